@@ -1,0 +1,38 @@
+//! The words that every part of Squadron speaks.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`ids`] | jobs, generations, ranks, and the [`Fence`] that every message carries |
+//! | [`spec`] | the job spec as a user writes it, its validation, its JSON Schema |
+//! | [`task`] | what is to be done with a spec: train, or evaluate checkpoints |
+//! | [`event`] | what may happen to a job, in the past tense |
+//! | [`failure`] | failure reports and their stable codes |
+//! | [`deadlines`] | every wait, derived from one patience |
+//! | [`ticket`] | what a worker is told at birth |
+//! | `wire` | domain types to protobuf and back (feature `rpc`) |
+#![forbid(unsafe_code)]
+
+pub mod deadlines;
+pub mod event;
+pub mod failure;
+pub mod ids;
+pub mod spec;
+pub mod task;
+pub mod ticket;
+#[cfg(feature = "rpc")]
+pub mod wire;
+
+/// Generated protobuf messages and gRPC services of `squad.v1`.
+#[cfg(feature = "rpc")]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+pub mod pb {
+    tonic::include_proto!("squad.v1");
+}
+
+pub use deadlines::Deadlines;
+pub use event::{Event, EventBody, JobState, Phase, Progress};
+pub use failure::{FailureCode, FailureReport};
+pub use ids::{Fence, Generation, JobId, Rank};
+pub use spec::{JobSpec, ValidSpec};
+pub use task::Task;
+pub use ticket::Ticket;

@@ -1,0 +1,325 @@
+//! The sections of a job spec.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What to train and evaluate on, and how text becomes windows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Data {
+    /// SQuAD version: "1.1" (every question has an answer) or "2.0".
+    #[schemars(extend("enum" = ["1.1", "2.0"]))]
+    pub version: String,
+    /// Training file in SQuAD's JSON format.
+    pub train: Option<String>,
+    /// File to evaluate on.
+    pub dev: Option<String>,
+    /// Longest sequence in tokens, special tokens included.
+    #[schemars(range(min = 8, max = 8192))]
+    pub max_seq_length: u32,
+    /// Distance between windows over a long context, in tokens; what it measures is set by `window`.
+    #[schemars(range(min = 1))]
+    pub doc_stride: u32,
+    /// Whether `doc_stride` is the step between windows or their overlap.
+    pub window: Window,
+    /// Questions are cut to this many tokens.
+    #[schemars(range(min = 1))]
+    pub max_query_length: u32,
+    /// Batches are padded to a multiple of this many tokens.
+    #[schemars(range(min = 1, max = 512))]
+    pub pad_to_multiple: u32,
+    /// Token budget of a batch in place of a fixed batch size. Not available yet: must be null.
+    pub tokens_per_batch: Option<u32>,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            version: "2.0".into(),
+            train: None,
+            dev: None,
+            max_seq_length: 512,
+            doc_stride: 128,
+            window: Window::Step,
+            max_query_length: 64,
+            pad_to_multiple: 8,
+            tokens_per_batch: None,
+        }
+    }
+}
+
+/// What `doc_stride` measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Window {
+    /// The distance between the starts of successive windows: the replaced program's.
+    #[default]
+    Step,
+    /// The tokens that successive windows share: Hugging Face's.
+    Overlap,
+}
+
+/// How to train.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Train {
+    /// Passes over the training set; fractions are allowed.
+    #[schemars(range(min = 0.0))]
+    pub epochs: f64,
+    /// Optimizer steps; overrides `epochs`.
+    #[schemars(range(min = 1))]
+    pub steps: Option<u64>,
+    /// Examples in a micro-batch of one worker.
+    #[schemars(range(min = 1, max = 65536))]
+    pub batch_size: u32,
+    /// Micro-batches of one worker in an optimizer step.
+    #[schemars(range(min = 1, max = 65536))]
+    pub accumulate: u32,
+    /// The optimizer.
+    pub optimizer: Optimizer,
+    /// Peak learning rate.
+    #[schemars(range(min = 0.0))]
+    pub learning_rate: f64,
+    /// Share of the steps over which the learning rate rises.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub warmup_ratio: f64,
+    /// Steps over which the learning rate rises; overrides `warmup_ratio`.
+    pub warmup_steps: Option<u64>,
+    /// Decoupled weight decay; biases and layer norms are exempt.
+    #[schemars(range(min = 0.0))]
+    pub weight_decay: f64,
+    /// Decay rates of the two moments.
+    #[schemars(inner(range(min = 0.0, max = 0.999_999_9)))]
+    pub adam_betas: [f64; 2],
+    /// Added to the root of the second moment.
+    #[schemars(range(min = 0.0))]
+    pub adam_epsilon: f64,
+    /// Whether the moments are corrected for their start at zero.
+    pub bias_correction: bool,
+    /// The averaged gradient is scaled down to this norm; 0 means no clipping.
+    #[schemars(range(min = 0.0))]
+    pub max_grad_norm: f64,
+    /// Factor on the learning rate for each layer below the top; null for none.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub layerwise_decay: Option<f64>,
+    /// Layers at the bottom that stay as they are, embeddings included; 0 for none.
+    pub freeze_layers: u32,
+    /// Dropout of the encoder; null for the model's own.
+    #[schemars(range(min = 0.0, max = 0.9))]
+    pub dropout: Option<f64>,
+    /// Dropout of the answerability classifier (`head: conditional`).
+    #[schemars(range(min = 0.0, max = 0.9))]
+    pub classifier_dropout: f64,
+    /// Number format of the computation. Only float32 is available yet.
+    pub dtype: DataType,
+    /// Recompute activations in the backward pass. Not available yet: must be false.
+    pub recompute: bool,
+    /// Seed of the new head's weights and of dropout.
+    pub seed: u64,
+    /// Seed of the order of the examples.
+    pub shuffle_seed: u64,
+    /// Steps between checkpoints; null for one each epoch.
+    #[schemars(range(min = 1))]
+    pub checkpoint_every: Option<u64>,
+    /// How many checkpoints are kept.
+    #[schemars(range(min = 1))]
+    pub keep_checkpoints: u32,
+    /// Steps between lines of metrics.jsonl.
+    #[schemars(range(min = 1))]
+    pub log_every: u64,
+    /// Folder whose weights training starts from (encoder and head), in place of the model's.
+    pub init_from: Option<String>,
+}
+
+impl Default for Train {
+    fn default() -> Self {
+        Self {
+            epochs: 3.0,
+            steps: None,
+            batch_size: 8,
+            accumulate: 1,
+            optimizer: Optimizer::Adamw,
+            learning_rate: 2e-5,
+            warmup_ratio: 0.1,
+            warmup_steps: None,
+            weight_decay: 0.01,
+            adam_betas: [0.9, 0.999],
+            adam_epsilon: 1e-6,
+            bias_correction: false,
+            max_grad_norm: 1.0,
+            layerwise_decay: None,
+            freeze_layers: 0,
+            dropout: None,
+            classifier_dropout: 0.1,
+            dtype: DataType::Float32,
+            recompute: false,
+            seed: 100,
+            shuffle_seed: 100,
+            checkpoint_every: None,
+            keep_checkpoints: 5,
+            log_every: 50,
+            init_from: None,
+        }
+    }
+}
+
+/// The optimizer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Optimizer {
+    /// Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
+    #[default]
+    Adamw,
+}
+
+/// A number format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DataType {
+    /// 32-bit floating point.
+    #[default]
+    Float32,
+    /// 16-bit floating point with loss scaling. Not available yet.
+    Float16,
+    /// bfloat16. Not available yet.
+    Bfloat16,
+}
+
+/// How to evaluate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Eval {
+    /// Windows in a batch of one worker.
+    #[schemars(range(min = 1, max = 65536))]
+    pub batch_size: u32,
+    /// Answers kept for each question.
+    #[schemars(range(min = 1, max = 1000))]
+    pub n_best: u32,
+    /// Longest answer in tokens.
+    #[schemars(range(min = 1))]
+    pub max_answer_length: u32,
+    /// Start candidates of each window (`head: conditional`).
+    #[schemars(range(min = 1, max = 1000))]
+    pub start_top_n: u32,
+    /// End candidates of each start (`head: conditional`).
+    #[schemars(range(min = 1, max = 1000))]
+    pub end_top_n: u32,
+    /// Steps between evaluations during training. Not available yet: must be null.
+    #[schemars(range(min = 1))]
+    pub every: Option<u64>,
+    /// What the no-answer threshold is tuned on. Only "dev" is available yet.
+    pub threshold_from: ThresholdSource,
+}
+
+impl Default for Eval {
+    fn default() -> Self {
+        Self {
+            batch_size: 16,
+            n_best: 20,
+            max_answer_length: 30,
+            start_top_n: 5,
+            end_top_n: 5,
+            every: None,
+            threshold_from: ThresholdSource::Dev,
+        }
+    }
+}
+
+/// What the no-answer threshold is tuned on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ThresholdSource {
+    /// The dev file itself, as the official script does.
+    #[default]
+    Dev,
+}
+
+/// What to run on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resources {
+    /// Workers; with `train.batch_size` and `train.accumulate` they set the global batch. `run -np`
+    /// changes how many processes share the work, not the work.
+    #[schemars(range(min = 1, max = 4096))]
+    pub workers: u32,
+    /// Fewest workers that a job goes on with. Not available yet: must be null or equal to `workers`.
+    #[schemars(range(min = 1))]
+    pub min_workers: Option<u32>,
+    /// What computes. Only `cpu` and `auto` are available yet.
+    pub device: DeviceKind,
+    /// GPUs to use, by number; null for all.
+    pub gpus: Option<Vec<u32>>,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self { workers: 1, min_workers: None, device: DeviceKind::Auto, gpus: None }
+    }
+}
+
+/// What computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// GPUs where there are any, else CPUs.
+    #[default]
+    Auto,
+    /// CPUs.
+    Cpu,
+    /// GPUs. Not available yet.
+    Cuda,
+}
+
+/// How workers exchange gradients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Comm {
+    /// What carries the all-reduce.
+    pub backend: Backend,
+    /// Number format on the wire. Only `none` is available yet.
+    pub compression: Compression,
+}
+
+/// What carries the all-reduce.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// NCCL on GPUs, the ring otherwise.
+    #[default]
+    Auto,
+    /// Squadron's own ring.
+    Ring,
+    /// NCCL. Not available yet.
+    Nccl,
+}
+
+/// Number format of gradients on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// As they are.
+    #[default]
+    None,
+    /// Rounded to 16-bit floating point. Not available yet.
+    Fp16,
+    /// Rounded to bfloat16. Not available yet.
+    Bf16,
+}
+
+/// What to do about failures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fault {
+    /// Restarts of the gang before the job fails. Recovery is not available yet: a failure ends the job.
+    #[schemars(range(max = 1000))]
+    pub max_restarts: u32,
+    /// Seconds that any party waits for another; every deadline derives from it.
+    #[schemars(range(min = 1.0, max = 86400.0))]
+    pub patience_s: f64,
+}
+
+impl Default for Fault {
+    fn default() -> Self {
+        Self { max_restarts: 3, patience_s: 60.0 }
+    }
+}

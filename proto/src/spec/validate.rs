@@ -1,0 +1,389 @@
+//! From text to a spec without problems, or all its problems at once.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use jsonschema::error::{TypeKind, ValidationErrorKind};
+use serde_json::Value;
+use thiserror::Error;
+
+use super::sections::{Backend, Compression, DataType, DeviceKind};
+use super::{JobSpec, schema};
+
+/// One thing wrong with a spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The field, such as `train.epochs`; empty for the document.
+    pub path: String,
+    /// What the spec has there.
+    pub found: String,
+    /// What is allowed there.
+    pub allowed: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = if self.path.is_empty() { "the document" } else { &self.path };
+        write!(f, "{path}: found {}; allowed: {}", self.found, self.allowed)
+    }
+}
+
+/// Why a text is not a job spec.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SpecError {
+    /// Neither YAML nor JSON.
+    #[error("{source_name}: not readable as YAML: {message}")]
+    Syntax {
+        /// The file, or what else the text came from.
+        source_name: String,
+        /// The parser's words, with line and column.
+        message: String,
+    },
+    /// Readable, with these problems.
+    #[error("{source_name}: {} problem{} in the spec\n{}", .problems.len(), if .problems.len() == 1 { "" } else { "s" }, list(.problems))]
+    Invalid {
+        /// The file, or what else the text came from.
+        source_name: String,
+        /// All of them.
+        problems: Vec<Problem>,
+    },
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n")
+}
+
+/// A spec in which [`validate`] found nothing wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidSpec(JobSpec);
+
+impl ValidSpec {
+    /// The spec.
+    pub fn get(&self) -> &JobSpec {
+        &self.0
+    }
+
+    /// The spec, for a caller that goes on to resolve its paths.
+    pub fn into_inner(self) -> JobSpec {
+        self.0
+    }
+}
+
+/// Reads YAML or JSON (which is YAML). `source_name` is named in errors.
+///
+/// # Errors
+/// [`SpecError::Syntax`] with line and column.
+pub fn parse(text: &str, source_name: &str) -> Result<Value, SpecError> {
+    serde_norway::from_str(text)
+        .map_err(|e| SpecError::Syntax { source_name: source_name.into(), message: e.to_string() })
+}
+
+/// Checks a spec against the schema and the rules between fields.
+///
+/// # Errors
+/// [`SpecError::Invalid`] with every problem found.
+pub fn validate(value: &Value, source_name: &str) -> Result<ValidSpec, SpecError> {
+    let invalid = |problems| SpecError::Invalid { source_name: source_name.into(), problems };
+    let value = numbers(value.clone());
+    let mut problems: Vec<Problem> = Vec::new();
+    match validator() {
+        Ok(validator) => {
+            for error in validator.iter_errors(&value) {
+                describe(&error, &mut problems);
+            }
+        }
+        Err(message) => problems.push(Problem { path: String::new(), found: message, allowed: "a schema".into() }),
+    }
+    if !problems.is_empty() {
+        return Err(invalid(problems));
+    }
+    let spec: JobSpec = serde_json::from_value(value).map_err(|e| {
+        invalid(vec![Problem { path: String::new(), found: e.to_string(), allowed: "see squadctl schema".into() }])
+    })?;
+    cross_checks(&spec, &mut problems);
+    if problems.is_empty() { Ok(ValidSpec(spec)) } else { Err(invalid(problems)) }
+}
+
+fn validator() -> Result<jsonschema::Validator, String> {
+    static SCHEMA: OnceLock<Value> = OnceLock::new();
+    jsonschema::validator_for(SCHEMA.get_or_init(schema)).map_err(|e| e.to_string())
+}
+
+/// YAML 1.1 reads `2e-5`, without a dot, as text; people mean a number. Only leaves of sections are
+/// touched: names and paths at the top and in `data` stay text.
+fn numbers(mut value: Value) -> Value {
+    for section in ["train", "eval", "resources", "fault"] {
+        let Some(Value::Object(fields)) = value.get_mut(section) else { continue };
+        for field in fields.values_mut() {
+            if let Value::String(text) = field
+                && let Ok(number) = text.parse::<f64>()
+                && let Some(number) = serde_json::Number::from_f64(number)
+            {
+                *field = Value::Number(number);
+            }
+        }
+    }
+    value
+}
+
+/// Turns an error of the schema validator into a [`Problem`] in a user's words.
+fn describe(error: &jsonschema::ValidationError<'_>, problems: &mut Vec<Problem>) {
+    let path = error.instance_path.to_string().trim_start_matches('/').replace('/', ".");
+    let found = short(&error.instance);
+    let at = |field: &str| if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") };
+    let allowed = match &error.kind {
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            let known = known_fields(&path);
+            problems.extend(unexpected.iter().map(|field| Problem {
+                path: at(field),
+                found: "a field that does not exist".into(),
+                allowed: nearest(field, &known)
+                    .map_or_else(|| known.join(", "), |near| format!("did you mean {near}?")),
+            }));
+            return;
+        }
+        ValidationErrorKind::Required { property } => {
+            let field = property.as_str().unwrap_or_default();
+            problems.push(Problem { path: at(field), found: "nothing".into(), allowed: "a value: it is required".into() });
+            return;
+        }
+        ValidationErrorKind::Type { kind } => type_names(kind),
+        ValidationErrorKind::Minimum { limit } => format!("at least {limit}"),
+        ValidationErrorKind::Maximum { limit } => format!("at most {limit}"),
+        ValidationErrorKind::ExclusiveMinimum { limit } => format!("more than {limit}"),
+        ValidationErrorKind::Enum { options } => join(options),
+        ValidationErrorKind::Constant { expected_value } => short(expected_value),
+        ValidationErrorKind::OneOfNotValid { .. } | ValidationErrorKind::AnyOf { .. } => {
+            choices(&error.schema_path.to_string())
+        }
+        ValidationErrorKind::Pattern { .. } => {
+            "lower-case letters, digits and hyphens, not starting or ending with a hyphen".into()
+        }
+        ValidationErrorKind::MinLength { limit } => format!("at least {limit} characters"),
+        ValidationErrorKind::MaxLength { limit } => format!("at most {limit} characters"),
+        _ => error.to_string(),
+    };
+    problems.push(Problem { path, found, allowed });
+}
+
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() > 60 { format!("{}…", text.chars().take(60).collect::<String>()) } else { text }
+}
+
+fn join(options: &Value) -> String {
+    options.as_array().map_or_else(String::new, |o| o.iter().map(short).collect::<Vec<_>>().join(", "))
+}
+
+fn type_names(kind: &TypeKind) -> String {
+    match kind {
+        TypeKind::Single(one) => one.to_string(),
+        TypeKind::Multiple(many) => many.iter().map(|t| t.to_string()).collect::<Vec<_>>().join(" or "),
+    }
+}
+
+/// The values of a `oneOf` of constants, which is how the schema writes a documented choice.
+fn choices(schema_path: &str) -> String {
+    let schema = schema();
+    // A path through `$ref` names the definition's place in the path of use: follow it.
+    let mut node = &schema;
+    for part in schema_path.trim_start_matches('/').split('/') {
+        if part == "$ref" {
+            let target = node.get("$ref").and_then(Value::as_str).unwrap_or_default();
+            node = schema.pointer(target.trim_start_matches('#')).unwrap_or(&Value::Null);
+        } else if let Ok(index) = part.parse::<usize>() {
+            node = node.get(index).unwrap_or(&Value::Null);
+        } else {
+            node = node.get(part).unwrap_or(&Value::Null);
+        }
+    }
+    let names: Vec<String> =
+        node.as_array().into_iter().flatten().filter_map(|choice| choice.get("const").map(short)).collect();
+    if names.is_empty() { "see squadctl schema".into() } else { names.join(", ") }
+}
+
+/// The fields that the schema knows at a path of sections.
+fn known_fields(path: &str) -> Vec<String> {
+    let schema = schema();
+    let mut node = &schema;
+    for part in path.split('.').filter(|p| !p.is_empty()) {
+        node = &node["properties"][part];
+        if let Some(target) = node.get("$ref").and_then(Value::as_str) {
+            node = schema.pointer(target.trim_start_matches('#')).unwrap_or(&Value::Null);
+        }
+    }
+    node["properties"].as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// The known field that `field` is most likely a slip of.
+fn nearest(field: &str, known: &[String]) -> Option<String> {
+    let distance = |a: &str, b: &str| {
+        let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+        let mut row: Vec<usize> = (0..=b.len()).collect();
+        for (i, x) in a.iter().enumerate() {
+            let mut diagonal = row[0];
+            row[0] = i + 1;
+            for (j, y) in b.iter().enumerate() {
+                let cost = diagonal + usize::from(x != y);
+                diagonal = row[j + 1];
+                row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+            }
+        }
+        row[b.len()]
+    };
+    known
+        .iter()
+        .map(|name| (distance(field, name), name))
+        .min()
+        .filter(|(d, name)| *d <= 1 + name.len() / 4 || name.contains(field) || field.contains(name.as_str()))
+        .map(|(_, name)| name.clone())
+}
+
+/// Rules between fields, and values that this version does not carry out yet.
+fn cross_checks(spec: &JobSpec, problems: &mut Vec<Problem>) {
+    let mut problem = |path: &str, found: String, allowed: &str| {
+        problems.push(Problem { path: path.into(), found, allowed: allowed.into() });
+    };
+    let data = &spec.data;
+    if data.train.is_none() && data.dev.is_none() {
+        problem("data", "neither train nor dev".into(), "a file in data.train, in data.dev, or in both");
+    }
+    let capacity = data.max_seq_length.saturating_sub(4);
+    if data.doc_stride > capacity {
+        problem(
+            "data.doc_stride",
+            data.doc_stride.to_string(),
+            &format!("at most {capacity}: a window of {} tokens holds no more context", data.max_seq_length),
+        );
+    }
+    let train = &spec.train;
+    if train.steps.is_none() && train.epochs <= 0.0 {
+        problem("train.epochs", train.epochs.to_string(), "more than 0, unless train.steps is given");
+    }
+    if let (Some(warmup), Some(steps)) = (train.warmup_steps, train.steps)
+        && warmup > steps
+    {
+        problem("train.warmup_steps", warmup.to_string(), &format!("at most train.steps, which is {steps}"));
+    }
+    if train.layerwise_decay == Some(0.0) {
+        problem("train.layerwise_decay", "0".into(), "more than 0, or null for none");
+    }
+    if let Some(least) = spec.resources.min_workers
+        && least != spec.resources.workers
+    {
+        problem("resources.min_workers", least.to_string(), "null: running on with fewer workers is not available yet");
+    }
+    not_yet(spec, &mut problem);
+}
+
+/// Fields of the format whose machinery this version lacks: refused, never ignored.
+fn not_yet(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)) {
+    if spec.train.dtype != DataType::Float32 {
+        problem("train.dtype", format!("{:?}", spec.train.dtype).to_lowercase(), "float32: no other is available yet");
+    }
+    if spec.train.recompute {
+        problem("train.recompute", "true".into(), "false: recomputation is not available yet");
+    }
+    if let Some(tokens) = spec.data.tokens_per_batch {
+        problem("data.tokens_per_batch", tokens.to_string(), "null: token budgets are not available yet");
+    }
+    if let Some(every) = spec.eval.every {
+        problem("eval.every", every.to_string(), "null: evaluation during training is not available yet");
+    }
+    if spec.resources.device == DeviceKind::Cuda {
+        problem("resources.device", "cuda".into(), "cpu or auto: training on GPUs is not available yet");
+    }
+    if spec.comm.backend == Backend::Nccl {
+        problem("comm.backend", "nccl".into(), "ring or auto: NCCL is not available yet");
+    }
+    if spec.comm.compression != Compression::None {
+        problem(
+            "comm.compression",
+            format!("{:?}", spec.comm.compression).to_lowercase(),
+            "none: compression is not available yet",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn minimal() -> Value {
+        json!({"name": "a-1", "model": "m", "data": {"train": "t.json"}, "output_dir": "out"})
+    }
+
+    fn problems(change: impl FnOnce(&mut Value)) -> Vec<Problem> {
+        let mut spec = minimal();
+        change(&mut spec);
+        match validate(&spec, "job.yaml") {
+            Ok(_) => Vec::new(),
+            Err(SpecError::Invalid { problems, .. }) => problems,
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_replaced_programs() {
+        let spec = validate(&minimal(), "job.yaml").unwrap().into_inner();
+        assert_eq!((spec.train.batch_size, spec.train.epochs, spec.train.adam_epsilon), (8, 3.0, 1e-6));
+        assert_eq!(spec.data.window, super::super::Window::Step);
+        assert!(!spec.train.bias_correction);
+    }
+
+    #[test]
+    fn names_every_problem_at_once() {
+        let found = problems(|s| {
+            s["train"] = json!({"epoch": 3, "batch_size": 0, "optimizer": "sgd", "learning_rate": "fast"});
+            s["name"] = json!("Bad Name");
+            s.as_object_mut().unwrap().remove("model");
+        });
+        let text: Vec<String> = found.iter().map(ToString::to_string).collect();
+        for expected in [
+            "train.epoch: found a field that does not exist; allowed: did you mean epochs?",
+            "train.batch_size: found 0; allowed: at least 1",
+            "train.learning_rate: found \"fast\"; allowed: number",
+            "model: found nothing; allowed: a value: it is required",
+            "name: found \"Bad Name\"; allowed: lower-case letters, digits and hyphens, not starting or ending with a hyphen",
+        ] {
+            assert!(text.iter().any(|t| t == expected), "missing {expected:?} in {text:#?}");
+        }
+        assert!(text.iter().any(|t| t.starts_with("train.optimizer: found \"sgd\"; allowed: \"adamw\"")), "{text:#?}");
+        assert_eq!(found.len(), 6, "{text:#?}");
+    }
+
+    #[test]
+    fn numbers_without_a_dot_are_numbers() {
+        let value = parse("name: a\nmodel: m\ndata: {dev: d}\noutput_dir: o\ntrain: {learning_rate: 2e-4}\n", "j").unwrap();
+        assert_eq!(validate(&value, "j").unwrap().get().train.learning_rate, 2e-4);
+    }
+
+    #[test]
+    fn fields_without_machinery_are_refused_by_name() {
+        let found = problems(|s| {
+            s["train"] = json!({"dtype": "float16"});
+            s["resources"] = json!({"device": "cuda"});
+        });
+        assert_eq!(found.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(), ["train.dtype", "resources.device"]);
+    }
+
+    #[test]
+    fn rules_between_fields() {
+        let found = problems(|s| s["data"] = json!({"doc_stride": 128, "max_seq_length": 64}));
+        assert_eq!(found.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(), ["data", "data.doc_stride"]);
+    }
+
+    #[test]
+    fn broken_yaml_names_line() {
+        let error = parse("name: a\n  model: [", "job.yaml").unwrap_err().to_string();
+        assert!(error.starts_with("job.yaml: not readable as YAML") && error.contains("line"), "{error}");
+    }
+
+    #[test]
+    fn resolved_spec_reads_back() {
+        let spec = validate(&minimal(), "j").unwrap().into_inner();
+        let again = validate(&parse(&spec.to_yaml(), "j").unwrap(), "j").unwrap().into_inner();
+        assert_eq!(spec, again);
+    }
+}

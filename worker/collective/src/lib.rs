@@ -1,0 +1,125 @@
+//! All-reduce and friends over a ring of TCP connections.
+//!
+//! Ranks `0..world` stand in a ring: each sends to the next rank and receives from the previous one. An
+//! operation is a pure schedule (who sends which span at which step); it is executed in segments, so
+//! that a segment is summed and forwarded while the following one is still arriving.
+//!
+//! # Order of summation
+//!
+//! The buffer is cut into [`spans`], one for each rank. Span `k` is summed in the order of ranks `k+1, k+2,
+//! ..., world-1, 0, ..., k`, from left to right, and rank `k` hands the finished span to everybody. So all
+//! ranks hold the same bits, and a run gives the same bits as the run before it.
+//!
+//! # Failure
+//!
+//! Every wait has a deadline that comes from [`Topology::patience`]. The first error poisons the ring: it
+//! tells both neighbours who is to blame, closes the connections, and is the answer to every later
+//! operation. After an error the contents of the buffers are unspecified.
+//!
+//! # Trust
+//!
+//! Neighbours prove to each other that they know the token of the job; what follows is neither encrypted
+//! nor signed, so the ring belongs into a network whose packets nobody else can forge.
+
+#![forbid(unsafe_code)]
+
+mod abort;
+mod background;
+mod error;
+mod exchange;
+mod frame;
+mod handshake;
+mod link;
+mod mac;
+mod payload;
+mod ring;
+mod schedule;
+mod solo;
+mod tcp;
+mod topology;
+mod wire;
+
+use std::ops::Range;
+
+pub use abort::AbortHandle;
+pub use background::{Background, Pending, Reduced, Settled};
+pub use error::{CollectiveError, Difference, Operation, Scene};
+pub use schedule::spans;
+pub use tcp::RingListener;
+pub use topology::{Fence, Topology};
+
+/// Operations in which all ranks of a world take part.
+///
+/// All ranks call the same operations in the same order with buffers of the same length; where they do not,
+/// the operation fails with [`CollectiveError::Disagreement`] and never gives a wrong sum.
+pub trait Collective: Send {
+    /// Number of this rank, in `0..world`.
+    fn rank(&self) -> usize;
+
+    /// Number of ranks, at least 1.
+    fn world(&self) -> usize;
+
+    /// What carries the bytes: `"solo"` or `"tcp"`.
+    fn transport(&self) -> &'static str;
+
+    /// Replaces `buffer` by its sum over all ranks, with the same bits on all ranks.
+    ///
+    /// # Errors
+    /// Whatever broke the ring; see [`CollectiveError`].
+    fn all_reduce(&mut self, buffer: &mut [f32]) -> Result<(), CollectiveError>;
+
+    /// Sums over all ranks this rank's span of `buffer` (see [`spans`]), in place, and returns that span.
+    /// Elements outside of it are unspecified afterwards.
+    ///
+    /// # Errors
+    /// Whatever broke the ring; see [`CollectiveError`].
+    fn reduce_scatter(&mut self, buffer: &mut [f32]) -> Result<Range<usize>, CollectiveError>;
+
+    /// Gives every rank every span: rank `r` contributes span `r` of `spans(buffer.len(), world)`.
+    ///
+    /// # Errors
+    /// Whatever broke the ring; see [`CollectiveError`].
+    fn all_gather(&mut self, buffer: &mut [f32]) -> Result<(), CollectiveError>;
+
+    /// Copies the buffer of `root` to all ranks.
+    ///
+    /// # Errors
+    /// [`CollectiveError::Usage`] if `root` is no rank (the ring stays whole), else whatever broke the ring.
+    fn broadcast(&mut self, buffer: &mut [f32], root: usize) -> Result<(), CollectiveError>;
+
+    /// Gives every rank the bytes of all ranks, in rank order; lengths may differ, up to 4 GiB each.
+    ///
+    /// # Errors
+    /// [`CollectiveError::Usage`] if `mine` is too long, else whatever broke the ring.
+    fn gather_bytes(&mut self, mine: Vec<u8>) -> Result<Vec<Vec<u8>>, CollectiveError>;
+
+    /// Returns when all ranks have called it.
+    ///
+    /// # Errors
+    /// Whatever broke the ring; see [`CollectiveError`].
+    fn barrier(&mut self) -> Result<(), CollectiveError>;
+
+    /// A handle that ends a blocked operation from another thread.
+    fn abort_handle(&self) -> AbortHandle;
+}
+
+/// Joins the ring that `topology` describes, and returns once all of it stands. A world of one needs no
+/// connection.
+///
+/// Neighbours are looked for until `topology.patience` has passed, since they start at different times.
+/// Connections of strangers to the listener are dropped and do not disturb.
+///
+/// # Errors
+/// [`CollectiveError::Topology`] if the topology contradicts itself, [`CollectiveError::Refused`] if a
+/// neighbour belongs to something else, [`CollectiveError::Connect`] if one cannot be had in time, and what
+/// broke the ring if it broke at once.
+pub fn connect(listener: RingListener, topology: Topology) -> Result<Box<dyn Collective>, CollectiveError> {
+    topology.check()?;
+    if topology.world == 1 {
+        return Ok(Box::new(solo::Solo::new()));
+    }
+    let sockets = tcp::establish(&listener, &topology)?;
+    let mut ring = ring::Ring::new(sockets, &topology)?;
+    ring.meet()?;
+    Ok(Box::new(ring))
+}

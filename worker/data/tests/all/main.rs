@@ -1,0 +1,18 @@
+//! Tests of squad-data as its users see it: one binary, one module per station.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests fail the test by panicking, and a skipped test must say so"
+)]
+
+mod answers;
+mod batches;
+mod features;
+mod fixture;
+mod golden;
+mod reader;
+mod sampler;
+mod score;
+mod shared_data;
+mod tokenizer;

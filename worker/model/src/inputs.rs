@@ -1,0 +1,80 @@
+//! A batch as tensors.
+
+use tch::{Device, Kind, Tensor};
+
+/// What the encoder and the heads read. B examples, padded to T tokens.
+#[derive(Debug)]
+pub struct Inputs {
+    /// Token ids, `[B, T]`, int64.
+    pub input_ids: Tensor,
+    /// Segment of each token, `[B, T]`, int64.
+    pub token_type_ids: Tensor,
+    /// True at tokens that are no padding, `[B, T]`.
+    pub valid: Tensor,
+    /// True where an answer may start or end, `[B, T]`; includes the first token, which stands for "no
+    /// answer". Used by the conditional head.
+    pub allowed: Tensor,
+    /// Added to attention scores, `[B, 1, 1, T]`: 0 at tokens, a large negative number at padding. Absent
+    /// when nothing is padded.
+    pub attention_bias: Option<Tensor>,
+}
+
+/// What the batch should be answered with.
+#[derive(Debug)]
+pub struct Targets {
+    /// Token position of the answer's start, `[B]`, int64; 0 for no answer.
+    pub starts: Tensor,
+    /// Token position of the answer's end, inclusive, `[B]`, int64.
+    pub ends: Tensor,
+    /// 1 where the question has no answer in the window, `[B]`, int64.
+    pub impossible: Tensor,
+}
+
+impl Inputs {
+    /// Builds the tensors of `rows` sequences, each padded to the same width.
+    ///
+    /// `lengths` holds the unpadded length of each row; the other slices are row by row.
+    pub fn new(
+        lengths: &[i64],
+        input_ids: &[i64],
+        token_type_ids: &[i64],
+        allowed: &[bool],
+        device: Device,
+    ) -> Self {
+        let rows = lengths.len() as i64;
+        let width = if rows == 0 { 0 } else { input_ids.len() as i64 / rows };
+        let shaped = |t: Tensor| t.view([rows, width]).to_device(device);
+        let positions = Tensor::arange(width, (Kind::Int64, device)).unsqueeze(0);
+        let valid = positions.lt_tensor(&Tensor::from_slice(lengths).to_device(device).unsqueeze(1));
+        let padded = lengths.iter().any(|length| *length < width);
+        // Not minus infinity: a row that is padding altogether would become NaN.
+        let attention_bias = padded.then(|| {
+            valid.logical_not().to_kind(Kind::Float).g_mul_scalar(f64::from(f32::MIN) / 2.0).view([rows, 1, 1, width])
+        });
+        Self {
+            input_ids: shaped(Tensor::from_slice(input_ids)),
+            token_type_ids: shaped(Tensor::from_slice(token_type_ids)),
+            allowed: shaped(Tensor::from_slice(allowed)),
+            valid,
+            attention_bias,
+        }
+    }
+
+    /// Number of examples, B.
+    pub fn rows(&self) -> i64 {
+        self.input_ids.size()[0]
+    }
+
+    /// Padded length, T.
+    pub fn width(&self) -> i64 {
+        self.input_ids.size()[1]
+    }
+}
+
+impl Targets {
+    /// Builds the tensors; each slice has one element for each example.
+    pub fn new(starts: &[i64], ends: &[i64], impossible: &[i64], device: Device) -> Self {
+        let on = |values: &[i64]| Tensor::from_slice(values).to_device(device);
+        Self { starts: on(starts), ends: on(ends), impossible: on(impossible) }
+    }
+}

@@ -1,0 +1,156 @@
+//! Hugging Face folders to stages.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use safetensors::{Dtype, SafeTensors};
+use tch::Device;
+
+use crate::config::EncoderConfig;
+use crate::error::ModelError;
+use crate::heads::HeadKind;
+use crate::network::Network;
+
+/// What loading a folder found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Parameters that the file does not hold. Only a head's may be missing: it was new then.
+    pub missing: Vec<String>,
+    /// Tensors of the file that the network has no use for, such as a pooler's.
+    pub unexpected: Vec<String>,
+    /// Parameters found under an old name (`gamma` for `weight`, `beta` for `bias`).
+    pub aliased: Vec<String>,
+}
+
+impl LoadReport {
+    /// True when the head came from the file.
+    pub fn head_loaded(&self) -> bool {
+        self.missing.is_empty()
+    }
+}
+
+/// Tensors by name, as 32-bit floats.
+pub type Tensors = BTreeMap<String, (Vec<i64>, Vec<f32>)>;
+
+/// Names that checkpoints of whole architectures put before the encoder's own.
+const PREFIXES: &[&str] = &["", "bert.", "model.", "backbone."];
+
+/// Builds the network of a folder in Hugging Face layout.
+///
+/// The encoder must be there in full. A head that the file lacks starts from `seed`.
+///
+/// # Errors
+/// When a file is missing or damaged, the architecture is unknown, or encoder tensors are missing or have
+/// another shape.
+pub fn load_network(
+    folder: &Path,
+    head: HeadKind,
+    seed: u64,
+    device: Device,
+) -> Result<(Network, LoadReport), ModelError> {
+    let (config, json) = EncoderConfig::read(folder)?;
+    let path = folder.join("model.safetensors");
+    if !path.is_file() {
+        return Err(ModelError::NoFile { folder: folder.into(), file: "model.safetensors" });
+    }
+    let tensors = read_safetensors(&path)?;
+    let mut network = Network::new(config, json, head, device);
+    let report = assign(&mut network, tensors, seed).map_err(|message| ModelError::Mismatch { path, message })?;
+    Ok((network, report))
+}
+
+/// Reads all tensors of a safetensors file, converted to 32-bit floats; tensors of whole numbers are left
+/// out.
+///
+/// # Errors
+/// When the file cannot be read or is not a whole safetensors file.
+pub fn read_safetensors(path: &Path) -> Result<Tensors, ModelError> {
+    let bytes = std::fs::read(path).map_err(ModelError::io(path))?;
+    let damaged = |message: String| ModelError::Damaged { path: path.into(), message };
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
+    let mut tensors = Tensors::new();
+    for (name, view) in file.iter() {
+        let Some(values) = floats(view.dtype(), view.data()) else { continue };
+        tensors.insert(name.to_owned(), (view.shape().iter().map(|n| *n as i64).collect(), values));
+    }
+    Ok(tensors)
+}
+
+/// Little-endian bytes of a floating-point type; `None` for other types.
+fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    fn read<const N: usize>(bytes: &[u8], one: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+        let (whole, _) = bytes.as_chunks::<N>();
+        whole.iter().map(|b| one(*b)).collect()
+    }
+    Some(match dtype {
+        Dtype::F32 => read(bytes, f32::from_le_bytes),
+        Dtype::F64 => read(bytes, |b| f64::from_le_bytes(b) as f32),
+        Dtype::F16 => read(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => read(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
+        _ => return None,
+    })
+}
+
+/// Writes `tensors` into the network's stages. See [`load_network`] for the rules.
+///
+/// # Errors
+/// A sentence that names the tensors at fault.
+pub fn assign(network: &mut Network, mut tensors: Tensors, seed: u64) -> Result<LoadReport, String> {
+    let mut report = LoadReport::default();
+    let head = network.stages().len() - 1;
+    for index in 0..network.stages().len() {
+        network.initialise(index, seed);
+        let stage = &network.stages()[index];
+        let mut values = stage.to_vec();
+        for param in stage.params() {
+            for (name, shape, span) in param.parts() {
+                let Some((found, data)) = take(&mut tensors, name, &mut report) else {
+                    report.missing.push(name.to_owned());
+                    continue;
+                };
+                if found != shape {
+                    return Err(format!(
+                        "{name} has shape {found:?}, but config.json asks for {shape:?}: the two files do not belong together"
+                    ));
+                }
+                values[span].copy_from_slice(&data);
+            }
+        }
+        if index != head && !report.missing.is_empty() {
+            return Err(missing_sentence(&report.missing));
+        }
+        network.stages_mut()[index].set(&values);
+    }
+    // Half a head is a mistake, not a new head.
+    let parts: usize = network.head_stage().params().iter().map(|p| p.parts.len()).sum();
+    if !report.missing.is_empty() && report.missing.len() < parts {
+        return Err(missing_sentence(&report.missing));
+    }
+    report.unexpected = tensors.into_keys().collect();
+    Ok(report)
+}
+
+fn missing_sentence(missing: &[String]) -> String {
+    format!("lacks {} (and so is no weights file of this architecture): {}", plural(missing.len()), missing.join(", "))
+}
+
+fn plural(count: usize) -> String {
+    if count == 1 { "a tensor".into() } else { format!("{count} tensors") }
+}
+
+/// Takes a tensor out under any prefix, or under its old name.
+fn take(tensors: &mut Tensors, name: &str, report: &mut LoadReport) -> Option<(Vec<i64>, Vec<f32>)> {
+    let old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
+    for prefix in PREFIXES {
+        if let Some(found) = tensors.remove(&format!("{prefix}{name}")) {
+            return Some(found);
+        }
+        if old != name
+            && let Some(found) = tensors.remove(&format!("{prefix}{old}"))
+        {
+            report.aliased.push(name.to_owned());
+            return Some(found);
+        }
+    }
+    None
+}

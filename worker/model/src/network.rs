@@ -1,0 +1,170 @@
+//! The stages of a model in order, and how each runs.
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use tch::{Device, Tensor};
+
+use crate::config::EncoderConfig;
+use crate::dropout::{Noise, mix};
+use crate::heads::{HeadKind, Loss, LossForm, Scores, conditional, span};
+use crate::inputs::{Inputs, Targets};
+use crate::stage::Stage;
+use crate::{embeddings, encoder};
+
+/// Dropout rates of a training run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// Of hidden states.
+    pub hidden: f64,
+    /// Of attention weights.
+    pub attention: f64,
+    /// Of the answerability classifier.
+    pub classifier: f64,
+}
+
+impl Dropout {
+    /// None at all.
+    pub const NONE: Self = Self { hidden: 0.0, attention: 0.0, classifier: 0.0 };
+}
+
+/// An encoder with a question-answering head.
+///
+/// [`Self::stages`] lists embeddings, then the encoder's layers, then the head: the order in which the
+/// forward pass runs them, and in reverse the order in which gradients become known.
+#[derive(Debug)]
+pub struct Network {
+    config: EncoderConfig,
+    config_json: Map<String, Value>,
+    head: HeadKind,
+    stages: Vec<Stage>,
+    device: Device,
+}
+
+impl Network {
+    /// A network with all parameters at zero; see [`Self::initialise`] and [`crate::load_network`].
+    pub fn new(config: EncoderConfig, config_json: Map<String, Value>, head: HeadKind, device: Device) -> Self {
+        let mut stages = vec![embeddings::declare(&config, device)];
+        stages.extend((0..config.num_hidden_layers).map(|index| encoder::declare(&config, index, device)));
+        stages.push(match head {
+            HeadKind::Span => span::declare(&config, device),
+            HeadKind::Conditional { units } => conditional::declare(&config, units, device),
+        });
+        Self { config, config_json, head, stages, device }
+    }
+
+    /// The encoder's shape.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
+    /// The `config.json` that the encoder came with.
+    pub fn config_json(&self) -> &Map<String, Value> {
+        &self.config_json
+    }
+
+    /// Which head it has.
+    pub fn head(&self) -> HeadKind {
+        self.head
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Embeddings, layers, head.
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// The same, to overwrite weights.
+    pub fn stages_mut(&mut self) -> &mut [Stage] {
+        &mut self.stages
+    }
+
+    /// Number of parameters.
+    pub fn parameters(&self) -> usize {
+        self.stages.iter().map(Stage::len).sum()
+    }
+
+    /// Dropout rates as the model's config says, or `rate` for the encoder where it is given.
+    pub fn dropout(&self, rate: Option<f64>, classifier: f64) -> Dropout {
+        Dropout {
+            hidden: rate.unwrap_or(self.config.hidden_dropout),
+            attention: rate.unwrap_or(self.config.attention_dropout),
+            classifier,
+        }
+    }
+
+    /// SHA-256 over the layout of all stages; equal on ranks whose gradients may be added.
+    pub fn layout_hash(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        self.stages.iter().for_each(|stage| stage.hash_layout(&mut hash));
+        hash.finalize().into()
+    }
+
+    /// Gives the parameters of stage `index` their starting values, derived from `seed`.
+    pub fn initialise(&mut self, index: usize, seed: u64) {
+        let stage = &mut self.stages[index];
+        let mut values = vec![0.0; stage.len()];
+        for (number, param) in stage.params().iter().enumerate() {
+            let span = param.offset as usize..(param.offset + param.len()) as usize;
+            param.init.fill(&mut values[span], mix(&[seed, index as u64, number as u64]));
+        }
+        stage.set(&values);
+    }
+
+    /// Runs stage `index`, which is not the head: the embeddings (which ignore `hidden`) or a layer.
+    /// Gives `[B, T, C]`. Dropout is on when `noise` is given.
+    pub fn forward(&self, index: usize, hidden: &Tensor, inputs: &Inputs, noise: Option<(&Noise, Dropout)>) -> Tensor {
+        let stage = &self.stages[index];
+        match index {
+            0 => embeddings::forward(stage, &self.config, inputs, noise.map(|(n, rates)| (n, rates.hidden))),
+            _ => encoder::forward(stage, &self.config, hidden, inputs, noise),
+        }
+    }
+
+    /// The head's loss, summed over examples.
+    pub fn loss(
+        &self,
+        hidden: &Tensor,
+        inputs: &Inputs,
+        targets: &Targets,
+        form: LossForm,
+        noise: Option<(&Noise, Dropout)>,
+    ) -> Loss {
+        let stage = self.head_stage();
+        match self.head {
+            HeadKind::Span => span::loss(stage, hidden, inputs, targets, form),
+            HeadKind::Conditional { .. } => {
+                conditional::loss(stage, hidden, inputs, targets, noise.map(|(n, rates)| (n, rates.classifier)))
+            }
+        }
+    }
+
+    /// Runs everything without gradients. `top` is how many starts, and ends for each, the conditional head
+    /// gives.
+    pub fn scores(&self, inputs: &Inputs, top: (i64, i64)) -> Scores {
+        tch::no_grad(|| {
+            let hidden = self.encode(inputs);
+            match self.head {
+                HeadKind::Span => span::scores(self.head_stage(), &hidden),
+                HeadKind::Conditional { .. } => conditional::scores(self.head_stage(), &hidden, inputs, top),
+            }
+        })
+    }
+
+    /// The encoder's output, `[B, T, C]`, without dropout.
+    pub fn encode(&self, inputs: &Inputs) -> Tensor {
+        let mut hidden = Tensor::new();
+        for index in 0..self.stages.len() - 1 {
+            hidden = self.forward(index, &hidden, inputs, None);
+        }
+        hidden
+    }
+
+    /// The last stage.
+    pub fn head_stage(&self) -> &Stage {
+        &self.stages[self.stages.len() - 1]
+    }
+}

@@ -1,0 +1,40 @@
+//! What the two threads tell each other.
+
+use std::net::SocketAddr;
+
+use squad_proto::{FailureReport, Progress};
+use squad_train::run::Outcome;
+
+/// From the compute thread.
+#[derive(Debug)]
+pub enum FromCompute {
+    /// Weights and features are there; these are the hashes of the parameters' layout and of the features.
+    Ready {
+        /// Layout, in hex.
+        layout: String,
+        /// Features, in hex.
+        data: String,
+    },
+    /// A phase went on.
+    Progress(Progress),
+    /// A line for people.
+    Note(String),
+    /// The task has ended.
+    Finished(Result<Outcome, FailureReport>),
+}
+
+/// To the compute thread: all ranks are ready, and these are their ring addresses.
+#[derive(Debug)]
+pub struct Begin {
+    /// In the order of ranks.
+    pub peers: Vec<SocketAddr>,
+}
+
+/// To the compute thread: who it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Its rank.
+    pub rank: u32,
+    /// How many ranks there are.
+    pub world: u32,
+}

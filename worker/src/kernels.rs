@@ -1,0 +1,32 @@
+//! Which matrix kernels libtorch's math library takes.
+//!
+//! Intel's MKL, which is inside libtorch, asks one function whether the processor is Intel's, and takes AVX2
+//! kernels where it is not, though others have AVX-512 too. A program that exports a function of that name
+//! is asked in its place. Here it answers yes where the processor has what the faster kernels need;
+//! SQUAD_MKL_NATIVE=1 restores MKL's own choice.
+#![allow(unsafe_code, reason = "exports a symbol that MKL calls")]
+
+use std::arch::x86_64::__cpuid;
+use std::ffi::c_int;
+
+/// Called by MKL, once or a few times, before it chooses kernels.
+///
+/// Sums are rounded in another order than by MKL's own choice: figures differ in the last bits.
+// SAFETY: the name is MKL's own, and so is the signature `int (void)`; nothing else in the program has it.
+#[unsafe(no_mangle)]
+pub extern "C" fn mkl_serv_intel_cpu_true() -> c_int {
+    let is_intel = {
+        // "GenuineIntel" in the order in which the instruction gives it.
+        let id = __cpuid(0);
+        (id.ebx, id.edx, id.ecx) == (0x756e_6547, 0x4965_6e69, 0x6c65_746e)
+    };
+    c_int::from(is_intel || (has_avx512() && std::env::var_os("SQUAD_MKL_NATIVE").is_none()))
+}
+
+/// Whether the processor has the instructions of MKL's AVX-512 kernels.
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}

@@ -1,0 +1,59 @@
+//! The training process: one for each GPU or CPU slot.
+//!
+//! Two threads matter: the control thread (this one) speaks with the coordinator and never computes, so that
+//! it answers however long a step takes; the compute thread owns the network and never waits for the
+//! network but in the ring.
+
+mod control;
+mod failure;
+mod join;
+mod kernels;
+mod lifeline;
+mod predict;
+mod progress;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Squadron's worker. Users start it through squadctl; join is for launchers.
+#[derive(Parser)]
+#[command(name = "squad-worker", version, about, propagate_version = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Take part in a job. Reads a ticket, one line of JSON, from standard input, which stays open as long
+    /// as the launcher lives.
+    Join,
+    /// Answer one question with a fine-tuned model.
+    Predict(predict::PredictArgs),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("SQUAD_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .init();
+    let outcome = match args.command {
+        Command::Join => join::join(),
+        Command::Predict(args) => predict::predict(&args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

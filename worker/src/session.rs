@@ -1,0 +1,205 @@
+//! The control thread: one two-way session with the coordinator.
+
+use std::net::SocketAddr;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use anyhow::Context;
+use squad_proto::pb::from_worker::Body as Say;
+use squad_proto::pb::to_worker::Body as Hear;
+use squad_proto::{Deadlines, Fence, FailureReport, Ticket, pb};
+use squad_train::StopSignal;
+use squad_train::run::Outcome;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Streaming;
+
+use crate::control::{Begin, FromCompute, Place};
+use crate::progress::Position;
+
+/// How the process should end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Completed, or stopped when asked to.
+    Well,
+    /// Failed.
+    Badly,
+}
+
+/// What the control thread has.
+pub struct Session {
+    /// Who it is and what to do.
+    pub ticket: Ticket,
+    /// Where its ring listens.
+    pub ring_address: SocketAddr,
+    /// The compute thread's wish to stop.
+    pub stop: StopSignal,
+    /// Where the compute thread is.
+    pub position: Position,
+    /// Tells the compute thread who it is.
+    pub place: Sender<Place>,
+    /// Tells the compute thread to begin.
+    pub begin: Sender<Begin>,
+}
+
+/// Runs the session until the task has ended, the coordinator is gone, or a stop was obeyed.
+///
+/// # Errors
+/// When the coordinator cannot be reached, or says something that makes no sense.
+pub async fn run(
+    session: Session,
+    mut from_compute: UnboundedReceiver<FromCompute>,
+    mut lifeline: oneshot::Receiver<()>,
+) -> anyhow::Result<Ended> {
+    let deadlines = Deadlines::from_patience(session.ticket.patience());
+    let (say, outbound) = unbounded_channel();
+    let mut hear = open(&session.ticket, outbound, deadlines.hello).await?;
+    let mut talk = Talk { fence: session.ticket.fence(), say, position: session.position.clone(), rank: None };
+    talk.say(Say::Hello(pb::Hello {
+        token: session.ticket.token.clone(),
+        slot: session.ticket.slot,
+        pid: std::process::id(),
+        host: nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default(),
+        ring_address: session.ring_address.to_string(),
+    }));
+    let mut beat = tokio::time::interval(deadlines.beat);
+    let mut begun = false;
+    loop {
+        tokio::select! {
+            message = hear.next() => {
+                let Some(Ok(message)) = message else {
+                    tracing::error!("the coordinator closed the session");
+                    return Ok(give_up(&session, &mut from_compute, deadlines.stop_grace).await);
+                };
+                if message.fence.map(Fence::from).as_ref() != Some(&talk.fence) {
+                    continue;
+                }
+                match message.body {
+                    Some(Hear::Assign(assign)) => {
+                        talk.rank = Some(assign.rank);
+                        session.place.send(Place { rank: assign.rank, world: assign.world }).context("compute thread")?;
+                    }
+                    Some(Hear::Begin(order)) => {
+                        let peers = order.peers.iter().map(|p| p.parse()).collect::<Result<_, _>>();
+                        session.begin.send(Begin { peers: peers.context("ring addresses")? }).context("compute thread")?;
+                        begun = true;
+                    }
+                    Some(Hear::Stop(stop)) => {
+                        tracing::info!("asked to stop: {}", stop.reason);
+                        session.stop.set();
+                        if !begun {
+                            // Loading cannot be interrupted, and nothing of it needs to be kept.
+                            talk.say(Say::Stopped(pb::Stopped { step: 0 }));
+                            return Ok(close(talk, hear, Ended::Well).await);
+                        }
+                    }
+                    None => {}
+                }
+            }
+            event = from_compute.recv() => match event {
+                Some(FromCompute::Ready { layout, data }) => {
+                    talk.say(Say::Ready(pb::Ready { layout_sha256: layout, data_sha256: data }));
+                }
+                Some(FromCompute::Progress(progress)) => talk.say(Say::Progress((&progress).into())),
+                Some(FromCompute::Note(text)) => talk.say(Say::Note(pb::Note { rank: talk.rank, text })),
+                Some(FromCompute::Finished(outcome)) => {
+                    let ended = talk.finish(outcome);
+                    return Ok(close(talk, hear, ended).await);
+                }
+                None => anyhow::bail!("the compute thread ended without a word"),
+            },
+            _ = beat.tick() => {
+                let (phase, done) = session.position.get();
+                talk.say(Say::Beat(pb::Beat { phase: pb::Phase::from(phase).into(), done }));
+            }
+            _ = &mut lifeline => {
+                tracing::error!("the launcher is gone");
+                return Ok(give_up(&session, &mut from_compute, deadlines.stop_grace).await);
+            }
+        }
+    }
+}
+
+async fn open(
+    ticket: &Ticket,
+    outbound: UnboundedReceiver<pb::FromWorker>,
+    patience: Duration,
+) -> anyhow::Result<Streaming<pb::ToWorker>> {
+    let connect = async {
+        let mut client = pb::workers_client::WorkersClient::connect(ticket.server.clone()).await?;
+        let answer = client.session(UnboundedReceiverStream::new(outbound)).await?;
+        anyhow::Ok(answer.into_inner())
+    };
+    tokio::time::timeout(patience, connect)
+        .await
+        .map_err(|_| anyhow::anyhow!("no answer within {patience:?}"))
+        .flatten()
+        .with_context(|| format!("cannot reach the coordinator at {}", ticket.server))
+}
+
+/// Without a coordinator nobody would see the results: asks the compute thread to stop, and waits a while
+/// for it to leave complete files behind.
+async fn give_up(session: &Session, from_compute: &mut UnboundedReceiver<FromCompute>, grace: Duration) -> Ended {
+    session.stop.set();
+    let finished = async {
+        while let Some(event) = from_compute.recv().await {
+            if matches!(event, FromCompute::Finished(_)) {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(grace, finished).await.is_err() {
+        tracing::warn!("ending in the middle of a step");
+    }
+    Ended::Badly
+}
+
+/// Ends this side of the session and waits until the coordinator has taken in everything.
+async fn close(talk: Talk, mut hear: Streaming<pb::ToWorker>, ended: Ended) -> Ended {
+    drop(talk);
+    let drained = async { while let Some(Ok(_)) = hear.next().await {} };
+    if tokio::time::timeout(Duration::from_secs(5), drained).await.is_err() {
+        tracing::warn!("the coordinator did not close the session");
+    }
+    ended
+}
+
+/// The outgoing half of the session.
+struct Talk {
+    fence: Fence,
+    say: UnboundedSender<pb::FromWorker>,
+    position: Position,
+    rank: Option<u32>,
+}
+
+impl Talk {
+    fn say(&self, body: Say) {
+        // A closed session is noticed where it is read.
+        self.say.send(pb::FromWorker { fence: Some((&self.fence).into()), body: Some(body) }).ok();
+    }
+
+    fn finish(&self, outcome: Result<Outcome, FailureReport>) -> Ended {
+        match outcome {
+            Ok(Outcome::Completed(results)) => {
+                let results_json = results.map(|r| r.to_string()).unwrap_or_default();
+                self.say(Say::Completed(pb::Completed { results_json }));
+                Ended::Well
+            }
+            Ok(Outcome::Stopped(step)) => {
+                self.say(Say::Stopped(pb::Stopped { step }));
+                Ended::Well
+            }
+            Err(mut report) => {
+                let (phase, done) = self.position.get();
+                report.rank = self.rank;
+                report.phase = Some(phase);
+                report.step = (phase == squad_proto::Phase::Train).then_some(done);
+                tracing::error!("{report}");
+                self.say(Say::Failure((&report).into()));
+                Ended::Badly
+            }
+        }
+    }
+}

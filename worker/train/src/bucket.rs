@@ -1,0 +1,183 @@
+//! Gradient memory that libtorch writes and the ring reads.
+//!
+//! A bucket is one stage's flat gradient. Its memory belongs to Rust, so that it can be handed to the
+//! collective's thread and back without a copy; a tensor over the same memory lets libtorch write it.
+//! This file holds all of the crate's `unsafe`.
+#![allow(unsafe_code, reason = "tensors over Rust's memory, and slices over a tensor's")]
+
+use std::time::Instant;
+
+use squad_collective::{Background, Pending};
+use squad_model::Stage;
+use tch::{Device, Kind, Tensor};
+
+use crate::error::TrainError;
+
+/// One stage's flat gradient, with a few floats of company behind it.
+#[derive(Debug)]
+pub struct Bucket {
+    /// Aliases the first `len` elements of the vector; declared first, so that it is dropped first.
+    tensor: Tensor,
+    state: State,
+    len: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    Home(Vec<f32>),
+    Away(Pending),
+    /// A collective's thread died with the vector.
+    Lost,
+}
+
+/// When the reduction of a bucket began and ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Reduction {
+    /// When it began.
+    pub started: Instant,
+    /// When it ended.
+    pub ended: Instant,
+}
+
+impl Bucket {
+    /// A bucket of `len` gradients and `company` further floats, all zero.
+    pub fn new(len: usize, company: usize) -> Self {
+        let mut values = vec![0.0f32; len + company];
+        // SAFETY: the memory holds `len` floats and lives as long as the tensor: the vector is never grown,
+        // so its heap block never moves, `tensor` is dropped before it, and no clone of `tensor` leaves
+        // this file's methods with a longer life. While the vector is away, the tensor is not handed out.
+        let tensor = unsafe {
+            Tensor::from_blob(values.as_mut_ptr().cast(), &[len as i64], &[1], Kind::Float, Device::Cpu)
+        };
+        Self { tensor, state: State::Home(values), len }
+    }
+
+    fn away<T>(&self) -> Result<T, TrainError> {
+        Err(TrainError::Internal("a bucket was used while it was being reduced".into()))
+    }
+
+    /// Writes a stage's gradients, or adds them to what is there.
+    ///
+    /// # Errors
+    /// When the bucket is being reduced.
+    pub fn collect(&mut self, stage: &Stage, gradients: &[Tensor], add: bool) -> Result<(), TrainError> {
+        let State::Home(_) = &self.state else { return self.away() };
+        stage.collect_gradients(gradients, &self.tensor, add);
+        Ok(())
+    }
+
+    /// The gradients, without the company.
+    ///
+    /// # Errors
+    /// When the bucket is being reduced.
+    pub fn gradients(&self) -> Result<&[f32], TrainError> {
+        match &self.state {
+            State::Home(values) => Ok(&values[..self.len]),
+            _ => self.away(),
+        }
+    }
+
+    /// Everything, to be written.
+    ///
+    /// # Errors
+    /// When the bucket is being reduced.
+    pub fn values_mut(&mut self) -> Result<&mut [f32], TrainError> {
+        match &mut self.state {
+            State::Home(values) => Ok(values),
+            _ => Err(TrainError::Internal("a bucket was written while it was being reduced".into())),
+        }
+    }
+
+    /// The floats behind the gradients.
+    ///
+    /// # Errors
+    /// When the bucket is being reduced.
+    pub fn company(&mut self) -> Result<&mut [f32], TrainError> {
+        let len = self.len;
+        self.values_mut().map(|values| &mut values[len..])
+    }
+
+    /// Hands the bucket to the collective.
+    ///
+    /// # Errors
+    /// When it is there already.
+    pub fn launch(&mut self, collective: &Background) -> Result<(), TrainError> {
+        match std::mem::replace(&mut self.state, State::Lost) {
+            State::Home(values) => {
+                let len = values.len();
+                self.state = State::Away(collective.all_reduce(values, len));
+                Ok(())
+            }
+            other => {
+                self.state = other;
+                self.away()
+            }
+        }
+    }
+
+    /// Waits until the bucket is back, summed over all ranks.
+    ///
+    /// # Errors
+    /// What broke the collective.
+    pub fn settle(&mut self) -> Result<Reduction, TrainError> {
+        let State::Away(pending) = std::mem::replace(&mut self.state, State::Lost) else {
+            return Err(TrainError::Internal("a bucket was awaited that was not being reduced".into()));
+        };
+        let settled = match pending.settle() {
+            Ok(settled) => settled,
+            Err(error) => {
+                // The vector is gone: the tensor must not point at it any more.
+                self.tensor = Tensor::new();
+                return Err(error.into());
+            }
+        };
+        self.state = State::Home(settled.bucket);
+        settled.result?;
+        Ok(Reduction { started: settled.started, ended: settled.ended })
+    }
+}
+
+/// Runs `work` on the weights of a stage as a slice. Only for stages on the CPU.
+///
+/// # Errors
+/// When the stage is elsewhere.
+pub fn with_weights<T>(stage: &mut Stage, work: impl FnOnce(&mut [f32]) -> T) -> Result<T, TrainError> {
+    let flat = stage.flat();
+    if flat.device() != Device::Cpu || flat.kind() != Kind::Float || !flat.is_contiguous() {
+        return Err(TrainError::Internal("weights are not contiguous 32-bit floats on the CPU".into()));
+    }
+    let len = flat.numel();
+    // SAFETY: the tensor holds `len` contiguous floats in this process's memory, which lives as long as the
+    // stage. The stage is borrowed mutably, so nobody reads or writes through it meanwhile, and libtorch has
+    // no work outstanding: its CPU operations end before they return.
+    let weights = unsafe { std::slice::from_raw_parts_mut(flat.data_ptr().cast::<f32>(), len) };
+    Ok(work(weights))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use squad_collective::{Fence, RingListener, Topology};
+
+    fn solo() -> Background {
+        let listener = RingListener::bind([127, 0, 0, 1].into()).unwrap();
+        let peers = vec![listener.local_addr()];
+        let fence = Fence { job: "j".into(), generation: 1, token: "t".into(), layout: [0; 32] };
+        let patience = std::time::Duration::from_secs(5);
+        Background::start(squad_collective::connect(listener, Topology { rank: 0, world: 1, peers, fence, patience }).unwrap())
+    }
+
+    #[test]
+    fn comes_back_and_cannot_be_touched_while_away() {
+        let collective = solo();
+        let mut bucket = Bucket::new(3, 2);
+        bucket.values_mut().unwrap().copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0]);
+        bucket.launch(&collective).unwrap();
+        assert!(bucket.gradients().is_err() && bucket.values_mut().is_err() && bucket.launch(&collective).is_err());
+        bucket.settle().unwrap();
+        assert_eq!(bucket.gradients().unwrap(), [1.0, 2.0, 3.0]);
+        assert_eq!(bucket.company().unwrap(), [4.0, 5.0]);
+        assert!(bucket.settle().is_err());
+        assert_eq!(bucket.tensor.double_value(&[2]), 3.0);
+    }
+}

@@ -1,0 +1,42 @@
+//! The training recipe: what happens between a valid spec and a fine-tuned model.
+//!
+//! ```text
+//! prepare ─► Prepared{network, features} ─► (rendezvous, ring) ─► run ─► Outcome
+//!                                                                  │
+//!    each step: sampler ─► forward, stage by stage ─► loss ─► backward walked from the head down,
+//!    each stage's gradient handed to the all-reduce while the next is differentiated ─► clip ─► AdamW
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`trainer`] | the loop; the file to read first |
+//! | [`step`] | one optimizer step
+//! | [`backward`] | forward and backward of one micro-batch, stage by stage |
+//! | [`bucket`] | gradient memory that libtorch writes and the ring reads (the crate's `unsafe`) |
+//! | [`header`] | loss sums and stop votes that ride along with the first bucket |
+//! | [`adamw`], [`schedule`] | the optimizer on flat memory; the learning rate as a function of the step |
+//! | [`prepare`] | files to network and features |
+//! | [`evaluate`] | sharded scoring, predictions, metric |
+//! | [`checkpoint`], [`output`] | what is written, and how it stays whole |
+//! | [`report`] | progress to whoever listens, and the wish to stop |
+//! | [`run`] | a job from Begin to its results |
+
+pub mod adamw;
+pub mod backward;
+pub mod bucket;
+pub mod checkpoint;
+pub mod error;
+pub mod evaluate;
+pub mod header;
+pub mod output;
+pub mod prepare;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod step;
+pub mod trainer;
+
+pub use error::TrainError;
+pub use prepare::{Prepared, prepare};
+pub use report::{Report, StopSignal};
+pub use run::{Outcome, run};

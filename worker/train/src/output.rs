@@ -1,0 +1,178 @@
+//! The files of an output folder.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use squad_model::Network;
+use squad_proto::JobSpec;
+
+use crate::checkpoint::{replace_folder, write_file, write_json, write_model};
+use crate::error::TrainError;
+use crate::evaluate::Evaluation;
+use crate::trainer::TrainSummary;
+
+/// What a training run writes; an earlier run's are moved aside.
+const OF_A_RUN: &[&str] = &["spec.yaml", "metrics.jsonl", "checkpoints", "model", "eval", "results.json"];
+
+/// One object of metrics.jsonl: the means since the line before.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MetricsLine {
+    /// Optimizer step, from 1.
+    pub step: u64,
+    /// Passes over the training set so far.
+    pub epoch: f64,
+    /// Mean loss of the examples since the line before.
+    pub loss: f64,
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Norm of this step's averaged gradient before clipping.
+    pub grad_norm: f64,
+    /// Factor on the loss; 1 in 32-bit training.
+    pub loss_scale: f64,
+    /// Examples a second over all ranks.
+    pub examples_per_second: f64,
+    /// Unpadded tokens a second over all ranks.
+    pub tokens_per_second: f64,
+    /// Seconds inside all-reduces since the line before, on rank 0.
+    pub allreduce_seconds: f64,
+    /// The part of it that nothing was computed behind.
+    pub allreduce_exposed_seconds: f64,
+}
+
+/// metrics.jsonl, open for writing.
+#[derive(Debug)]
+pub struct MetricsFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl MetricsFile {
+    /// Starts the file anew.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn create(output: &Path) -> Result<Self, TrainError> {
+        let path = output.join("metrics.jsonl");
+        let file = File::create(&path).map_err(TrainError::output("create", &path))?;
+        Ok(Self { path, file: BufWriter::new(file) })
+    }
+
+    /// Appends a line, and flushes it: somebody may be following.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&mut self, line: &MetricsLine) -> Result<(), TrainError> {
+        let text = serde_json::to_string(line).map_err(|e| TrainError::Internal(e.to_string()))?;
+        writeln!(self.file, "{text}").and_then(|()| self.file.flush()).map_err(TrainError::output("write", &self.path))
+    }
+}
+
+/// Makes the output folder ready for a training run: an earlier run's files go to `earlier/N`, so nothing is
+/// lost and nothing of two runs is mixed. Gives the place they went to.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn begin(spec: &JobSpec) -> Result<Option<PathBuf>, TrainError> {
+    let output = Path::new(&spec.output_dir);
+    fs::create_dir_all(output).map_err(TrainError::output("create", output))?;
+    let present: Vec<&&str> = OF_A_RUN.iter().filter(|name| output.join(name).exists()).collect();
+    let mut moved = None;
+    if !present.is_empty() {
+        let aside = (1u32..).map(|n| output.join("earlier").join(n.to_string())).find(|p| !p.exists());
+        let aside = aside.unwrap_or_else(|| output.join("earlier"));
+        fs::create_dir_all(&aside).map_err(TrainError::output("create", &aside))?;
+        for name in present {
+            let from = output.join(name);
+            fs::rename(&from, aside.join(name)).map_err(TrainError::output("move", &from))?;
+        }
+        moved = Some(aside);
+    }
+    write_file(&output.join("spec.yaml"), spec.to_yaml().as_bytes())?;
+    Ok(moved)
+}
+
+/// Writes `model/`: the fine-tuned network as a Hugging Face folder with a card.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_final_model(
+    network: &Network,
+    model_folder: &Path,
+    spec: &JobSpec,
+    results: &Value,
+) -> Result<PathBuf, TrainError> {
+    let target = Path::new(&spec.output_dir).join("model");
+    replace_folder(&target, |folder| {
+        write_model(network, model_folder, folder)?;
+        write_file(&folder.join("README.md"), model_card(spec, results).as_bytes())
+    })?;
+    Ok(target)
+}
+
+fn model_card(spec: &JobSpec, results: &Value) -> String {
+    let figure = |key: &str| results.get(key).and_then(Value::as_f64).map(|v| format!("- {key}: {v:.2}\n"));
+    let figures: String = ["exact", "f1", "best_exact", "best_f1"].into_iter().filter_map(figure).collect();
+    format!(
+        "---\ntags: [question-answering, squad]\n---\n# {}\n\nFine-tuned with Squadron from `{}`, {:?} head, on SQuAD {} format data.\n\n{}\n## Settings\n\n```yaml\n{}```\n",
+        spec.name,
+        spec.model,
+        spec.head,
+        spec.data.version,
+        if figures.is_empty() { String::new() } else { format!("## Figures on the dev file\n\n{figures}") },
+        spec.to_yaml()
+    )
+}
+
+/// Writes the files of `eval/`.
+///
+/// # Errors
+/// When they cannot be written; then the folder is as it was.
+pub fn write_evaluation(evaluation: &Evaluation, spec: &JobSpec) -> Result<(), TrainError> {
+    let by_id = |value: &dyn Fn(&crate::evaluate::Answered) -> Value| -> Map<String, Value> {
+        evaluation.answers.iter().map(|a| (a.id.clone(), value(a))).collect()
+    };
+    replace_folder(&Path::new(&spec.output_dir).join("eval"), |folder| {
+        write_json(&folder.join("predictions.json"), &by_id(&|a| json!(a.text)))?;
+        let n_best = by_id(&|a| {
+            a.n_best.iter().map(|(text, probability)| json!({"text": text, "probability": probability})).collect()
+        });
+        write_json(&folder.join("nbest_predictions.json"), &n_best)?;
+        write_json(&folder.join("na_prob.json"), &by_id(&|a| json!(a.null_odds)))?;
+        let revised = by_id(&|a| json!(evaluation.revised.get(&a.id).map_or("", String::as_str)));
+        write_json(&folder.join("revised_predictions.json"), &revised)
+    })
+}
+
+/// The document of results.json: the official metric keys first, then `train` and `weights_sha256`.
+///
+/// # Errors
+/// Should not be possible.
+pub fn results(
+    evaluation: Option<&Evaluation>,
+    train: Option<&TrainSummary>,
+    weights_sha256: &str,
+) -> Result<Value, TrainError> {
+    let internal = |e: serde_json::Error| TrainError::Internal(e.to_string());
+    let mut all = Map::new();
+    if let Some(evaluation) = evaluation
+        && let Value::Object(keys) = serde_json::to_value(&evaluation.metrics).map_err(internal)?
+    {
+        all.extend(keys);
+    }
+    if let Some(train) = train {
+        all.insert("train".into(), serde_json::to_value(train).map_err(internal)?);
+    }
+    all.insert("weights_sha256".into(), json!(weights_sha256));
+    Ok(Value::Object(all))
+}
+
+/// The largest resident set of this process so far, in bytes; 0 where the system does not tell.
+pub fn peak_rss_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}

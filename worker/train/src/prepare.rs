@@ -1,0 +1,206 @@
+//! Files to network and features: everything that can fail before ranks meet.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use squad_data::{Dataset, FeatureSettings, Features, Purpose, Sampler, Tokenizer};
+use squad_model::heads::HeadKind;
+use squad_model::{Network, load_network, save};
+use squad_proto::spec::{Head, JobSpec};
+use squad_proto::task::Checkpoint;
+use squad_proto::{Phase, Task};
+use tch::Device;
+
+use crate::checkpoint;
+use crate::error::TrainError;
+use crate::report::Report;
+
+/// A rank that is ready to begin.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The network with its weights.
+    pub network: Network,
+    /// Where the model came from: its tokenizer files are copied on.
+    pub model_folder: PathBuf,
+    /// The padding token.
+    pub pad_id: i32,
+    /// What to train on; absent when only evaluating.
+    pub train: Option<TrainSet>,
+    /// What to evaluate on.
+    pub dev: Option<DevSet>,
+    /// The weights to evaluate, where evaluating is the whole task; empty otherwise.
+    pub checkpoints: Vec<PathBuf>,
+    /// SHA-256 over everything that the features of all sets hold.
+    pub data_hash: [u8; 32],
+}
+
+/// What to train on.
+#[derive(Debug)]
+pub struct TrainSet {
+    /// All windows of all questions.
+    pub features: Features,
+    /// Their order.
+    pub sampler: Sampler,
+}
+
+/// What to evaluate on.
+#[derive(Debug)]
+pub struct DevSet {
+    /// The questions.
+    pub dataset: Dataset,
+    /// Their windows.
+    pub features: Features,
+}
+
+/// The head that a spec asks for.
+pub fn head_kind(spec: &JobSpec) -> HeadKind {
+    match spec.head {
+        Head::Conditional => HeadKind::CONDITIONAL,
+        Head::Span => HeadKind::Span,
+    }
+}
+
+/// Loads data, tokenizer and weights, and builds the features.
+///
+/// # Errors
+/// One sentence about the file at fault.
+pub fn prepare(
+    spec: &JobSpec,
+    task: &Task,
+    model_folder: &Path,
+    report: &dyn Report,
+) -> Result<Prepared, TrainError> {
+    const STAGES: u64 = 4;
+    report.tick(Phase::Prepare, 0, STAGES);
+    let checkpoints = checkpoints_of(spec, task)?;
+    let weights_folder = match (checkpoints.first(), &spec.train.init_from) {
+        (Some(first), _) => first.clone(),
+        (None, Some(folder)) => PathBuf::from(folder),
+        (None, None) => model_folder.to_owned(),
+    };
+    let tokenizer = Tokenizer::from_folder(model_folder)?;
+    report.tick(Phase::Prepare, 1, STAGES);
+    let network = load(spec, task, &weights_folder, report)?;
+    fits(spec, &network, &tokenizer)?;
+    report.tick(Phase::Prepare, 2, STAGES);
+
+    let mut hash = Sha256::new();
+    let mut build = |path: &str, purpose: Purpose| -> Result<(Dataset, Features), TrainError> {
+        let dataset = squad_data::squad::read(Path::new(path))?;
+        for warning in dataset.warnings.iter().take(5) {
+            report.note(format!("{path}: {warning}"));
+        }
+        if dataset.warnings.len() > 5 {
+            report.note(format!("{path}: {} more warnings", dataset.warnings.len() - 5));
+        }
+        let features = Features::build(&dataset, &tokenizer, &settings(spec), purpose)?;
+        let counts = features.counts();
+        report.note(format!(
+            "{path}: {} questions, {} kept, {} mismatched, {} unreliable, {} windows, {} without an answer",
+            counts.questions, counts.kept, counts.mismatched, counts.unreliable, counts.chunks, counts.impossible_chunks
+        ));
+        hash.update(features.digest());
+        Ok((dataset, features))
+    };
+    let train = match (task, &spec.data.train) {
+        (Task::Train, Some(path)) => {
+            let (_, features) = build(path, Purpose::Train)?;
+            let sampler = Sampler::new(
+                &features.lengths(),
+                spec.train.batch_size as usize,
+                spec.micro_batches_per_step(),
+                spec.train.shuffle_seed,
+            )?;
+            Some(TrainSet { features, sampler })
+        }
+        _ => None,
+    };
+    report.tick(Phase::Prepare, 3, STAGES);
+    let dev = match &spec.data.dev {
+        Some(path) => {
+            let (dataset, features) = build(path, Purpose::Evaluate)?;
+            Some(DevSet { dataset, features })
+        }
+        None => None,
+    };
+    report.tick(Phase::Prepare, STAGES, STAGES);
+    Ok(Prepared {
+        network,
+        model_folder: model_folder.to_owned(),
+        pad_id: tokenizer.pad(),
+        train,
+        dev,
+        checkpoints,
+        data_hash: hash.finalize().into(),
+    })
+}
+
+/// The weights that an evaluation goes through, oldest first.
+fn checkpoints_of(spec: &JobSpec, task: &Task) -> Result<Vec<PathBuf>, TrainError> {
+    let Task::Evaluate { checkpoint } = task else { return Ok(Vec::new()) };
+    let output = PathBuf::from(&spec.output_dir);
+    let found = match checkpoint {
+        Checkpoint::Path(path) => return Ok(vec![output.join(path)]),
+        Checkpoint::All => checkpoint::list(&output)?,
+        Checkpoint::Latest => checkpoint::list(&output)?.pop().into_iter().collect(),
+    };
+    if found.is_empty() { Err(TrainError::NoCheckpoint(checkpoint::folder_of(&output))) } else { Ok(found) }
+}
+
+fn load(spec: &JobSpec, task: &Task, folder: &Path, report: &dyn Report) -> Result<Network, TrainError> {
+    let (network, loaded) = load_network(folder, head_kind(spec), spec.train.seed, Device::Cpu)?;
+    if !loaded.head_loaded() && matches!(task, Task::Evaluate { .. }) {
+        let has = save::head_of(network.config_json()).map_or("no question-answering head".into(), |h| format!("{h:?}"));
+        return Err(TrainError::Unfit(format!(
+            "{} has {has}, the spec asks for head: {:?}; evaluate a fine-tuned model with the head it was trained with",
+            folder.display(),
+            spec.head
+        )));
+    }
+    report.note(format!(
+        "{}: {} parameters in {} stages; head {}; {} tensors of the file unused",
+        folder.display(),
+        network.parameters(),
+        network.stages().len(),
+        if loaded.head_loaded() { "loaded" } else { "new" },
+        loaded.unexpected.len()
+    ));
+    Ok(network)
+}
+
+/// Checks between spec, network and tokenizer.
+fn fits(spec: &JobSpec, network: &Network, tokenizer: &Tokenizer) -> Result<(), TrainError> {
+    let config = network.config();
+    if i64::from(spec.data.max_seq_length) > config.max_position_embeddings {
+        return Err(TrainError::Unfit(format!(
+            "data.max_seq_length is {}, but the model knows only {} positions; lower it",
+            spec.data.max_seq_length, config.max_position_embeddings
+        )));
+    }
+    if tokenizer.vocabulary() as i64 > config.vocab_size {
+        return Err(TrainError::Unfit(format!(
+            "the tokenizer has {} entries, the model's embeddings only {}: the files do not belong together",
+            tokenizer.vocabulary(),
+            config.vocab_size
+        )));
+    }
+    if i64::from(spec.train.freeze_layers) > config.num_hidden_layers {
+        return Err(TrainError::Unfit(format!(
+            "train.freeze_layers is {}, but the model has {} layers",
+            spec.train.freeze_layers, config.num_hidden_layers
+        )));
+    }
+    Ok(())
+}
+
+fn settings(spec: &JobSpec) -> FeatureSettings {
+    FeatureSettings {
+        max_seq_length: spec.data.max_seq_length as usize,
+        doc_stride: spec.data.doc_stride as usize,
+        max_query_length: spec.data.max_query_length as usize,
+        window: match spec.data.window {
+            squad_proto::spec::Window::Step => squad_data::Window::Step,
+            squad_proto::spec::Window::Overlap => squad_data::Window::Overlap,
+        },
+    }
+}

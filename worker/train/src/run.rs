@@ -1,0 +1,159 @@
+//! A job on one rank, from Begin to its results.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use squad_collective::Background;
+use squad_model::{load_network, save};
+use squad_proto::{JobSpec, Task};
+use tch::Device;
+
+use crate::checkpoint::write_json;
+use crate::error::TrainError;
+use crate::evaluate::{self, Evaluation, gather};
+use crate::output;
+use crate::prepare::{DevSet, Prepared, head_kind};
+use crate::report::{Report, StopSignal};
+use crate::trainer::{TrainSummary, Trained, train};
+
+/// How a job ended on this rank.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// All was done. Rank 0 has the content of results.json.
+    Completed(Option<Value>),
+    /// Somebody asked for a stop; this many optimizer steps had been taken.
+    Stopped(u64),
+}
+
+/// Does the task on this rank; all ranks call it at once.
+///
+/// # Errors
+/// The first failure, of this rank or seen through the ring.
+pub fn run(
+    mut prepared: Prepared,
+    collective: &Background,
+    spec: &JobSpec,
+    task: &Task,
+    (report, stop): (&dyn Report, &StopSignal),
+) -> Result<Outcome, TrainError> {
+    let session = Session { spec, collective, report, stop };
+    match task {
+        Task::Train => session.train(&mut prepared),
+        Task::Evaluate { .. } => session.evaluate_checkpoints(prepared),
+    }
+}
+
+/// What every part of a job needs.
+struct Session<'a> {
+    spec: &'a JobSpec,
+    collective: &'a Background,
+    report: &'a dyn Report,
+    stop: &'a StopSignal,
+}
+
+impl Session<'_> {
+    fn leads(&self) -> bool {
+        self.collective.rank() == 0
+    }
+
+    fn train(&self, prepared: &mut Prepared) -> Result<Outcome, TrainError> {
+        let Some(set) = prepared.train.take() else {
+            return Err(TrainError::Unfit("there is nothing to train on: data.train is not set".into()));
+        };
+        if self.leads()
+            && let Some(moved) = output::begin(self.spec)?
+        {
+            self.report.note(format!("an earlier run's files were moved to {}", moved.display()));
+        }
+        // Nobody writes before the folder is ready.
+        self.collective.run(|c| c.barrier())?;
+        let trained = train(prepared, &set, self.spec, self.collective, (self.report, self.stop))?;
+        let mut summary = match trained {
+            Trained::Finished(summary) => summary,
+            Trained::Stopped(step) => return Ok(Outcome::Stopped(step)),
+        };
+        drop(set);
+        let evaluation = match &prepared.dev {
+            Some(dev) => match self.evaluate(&prepared.network, dev, prepared.pad_id, "")? {
+                Some(evaluation) => Some(evaluation),
+                None if self.stop.is_set() => return Ok(Outcome::Stopped(summary.steps)),
+                None => None,
+            },
+            None => None,
+        };
+        let peaks: Vec<u64> = gather(self.collective, &[output::peak_rss_bytes()])?;
+        summary.peak_rss_bytes = peaks.into_iter().max().unwrap_or(0);
+        if !self.leads() {
+            return Ok(Outcome::Completed(None));
+        }
+        self.finish(prepared, evaluation.as_ref(), &summary).map(|results| Outcome::Completed(Some(results)))
+    }
+
+    fn finish(
+        &self,
+        prepared: &Prepared,
+        evaluation: Option<&Evaluation>,
+        summary: &TrainSummary,
+    ) -> Result<Value, TrainError> {
+        let sha256 = save::weights_sha256(&prepared.network);
+        let results = output::results(evaluation, Some(summary), &sha256)?;
+        output::write_final_model(&prepared.network, &prepared.model_folder, self.spec, &results)?;
+        if let Some(evaluation) = evaluation {
+            output::write_evaluation(evaluation, self.spec)?;
+        }
+        // Last: who sees results.json may rely on everything else being there.
+        write_json(&Path::new(&self.spec.output_dir).join("results.json"), &results)?;
+        Ok(results)
+    }
+
+    fn evaluate(
+        &self,
+        network: &squad_model::Network,
+        dev: &DevSet,
+        pad_id: i32,
+        label: &str,
+    ) -> Result<Option<Evaluation>, TrainError> {
+        let who = (self.collective, label);
+        evaluate::evaluate(network, dev, self.spec, pad_id, who, (self.report, self.stop))
+    }
+
+    /// The replaced program's second command: evaluates one checkpoint or every one, and keeps the best by
+    /// the mean of exact match and F1.
+    fn evaluate_checkpoints(&self, mut prepared: Prepared) -> Result<Outcome, TrainError> {
+        let Some(dev) = prepared.dev.take() else {
+            return Err(TrainError::Unfit("there is nothing to evaluate on: data.dev is not set".into()));
+        };
+        let mut all = Vec::new();
+        let mut best: Option<(f64, PathBuf, Evaluation, String)> = None;
+        for (turn, folder) in prepared.checkpoints.iter().enumerate() {
+            if turn > 0 {
+                let (network, _) = load_network(folder, head_kind(self.spec), self.spec.train.seed, Device::Cpu)?;
+                prepared.network = network;
+            }
+            let label = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let evaluation = self.evaluate(&prepared.network, &dev, prepared.pad_id, &label)?;
+            if self.stop.is_set() {
+                return Ok(Outcome::Stopped(0));
+            }
+            let Some(evaluation) = evaluation else { continue };
+            let (exact, f1) = evaluation.headline();
+            self.report.note(format!("{label}: exact {exact:.2}, f1 {f1:.2}"));
+            all.push(json!({"checkpoint": label, "metrics": output::results(Some(&evaluation), None, "")?}));
+            let mean = f64::midpoint(exact, f1);
+            if best.as_ref().is_none_or(|(highest, ..)| mean > *highest) {
+                best = Some((mean, folder.clone(), evaluation, save::weights_sha256(&prepared.network)));
+            }
+        }
+        let Some((_, folder, evaluation, sha256)) = best else { return Ok(Outcome::Completed(None)) };
+        let mut results = output::results(Some(&evaluation), None, &sha256)?;
+        if let Value::Object(fields) = &mut results {
+            fields.insert("best_ckpt".into(), json!(folder.display().to_string()));
+            fields.insert("checkpoints".into(), Value::Array(all));
+        }
+        let output = Path::new(&self.spec.output_dir);
+        std::fs::create_dir_all(output).map_err(TrainError::output("create", output))?;
+        output::write_evaluation(&evaluation, self.spec)?;
+        write_json(&output.join("eval").join("results.json"), &results)?;
+        Ok(Outcome::Completed(Some(results)))
+    }
+}

@@ -1,0 +1,253 @@
+//! One optimizer step.
+
+use std::time::{Duration, Instant};
+
+use squad_collective::Background;
+use squad_data::batch::collate;
+use squad_data::sampler::share;
+use squad_model::dropout::mix;
+use squad_model::network::Dropout;
+use squad_model::{Inputs, LossForm, Network, Targets};
+use squad_proto::JobSpec;
+use squad_proto::spec::Train;
+use tch::Device;
+
+use crate::adamw::{AdamW, Moments, sum_of_squares};
+use crate::backward::{LossSums, MicroBatch, Recipe, walk};
+use crate::bucket::{Bucket, Reduction};
+use crate::error::TrainError;
+use crate::header::StepHeader;
+use crate::prepare::TrainSet;
+use crate::schedule::Schedule;
+
+/// Everything that changes from step to step, besides the weights.
+#[derive(Debug)]
+pub struct Stepper {
+    buckets: Vec<Bucket>,
+    moments: Vec<Moments>,
+    /// Factor on the learning rate, stage by stage.
+    factors: Vec<f64>,
+    first_trainable: usize,
+    optimizer: AdamW,
+    schedule: Schedule,
+    max_grad_norm: f64,
+    dropout: Dropout,
+    seed: u64,
+    pad_id: i32,
+    pad_to_multiple: usize,
+}
+
+/// What a step did.
+#[derive(Clone, Debug)]
+pub struct StepOutcome {
+    /// Sums over all ranks.
+    pub header: StepHeader,
+    /// The learning rate of the head.
+    pub learning_rate: f64,
+    /// Norm of the averaged gradient before clipping.
+    pub grad_norm: f64,
+    /// Time spent inside all-reduces.
+    pub allreduce: Duration,
+    /// Time that this rank waited for all-reduces after its own backward pass.
+    pub exposed: Duration,
+    /// When each stage's gradient was known and reduced, from the head down.
+    pub marks: Vec<StageMark>,
+}
+
+/// When things happened to one stage's gradient.
+#[derive(Clone, Copy, Debug)]
+pub struct StageMark {
+    /// The stage.
+    pub stage: usize,
+    /// When this rank's gradient was complete.
+    pub computed: Instant,
+    /// When it was reduced.
+    pub reduction: Reduction,
+}
+
+impl Stepper {
+    /// A stepper at the start of a run.
+    pub fn new(spec: &JobSpec, network: &Network, pad_id: i32, schedule: Schedule) -> Self {
+        let head = network.stages().len() - 1;
+        let buckets = network
+            .stages()
+            .iter()
+            .enumerate()
+            .map(|(k, stage)| Bucket::new(stage.len(), if k == head { StepHeader::LEN } else { 0 }))
+            .collect();
+        let train = &spec.train;
+        Self {
+            buckets,
+            moments: network.stages().iter().map(|stage| Moments::new(stage.len())).collect(),
+            factors: (0..=head).map(|stage| layer_factor(train.layerwise_decay, stage, head)).collect(),
+            first_trainable: if train.freeze_layers == 0 { 0 } else { train.freeze_layers as usize + 1 },
+            optimizer: AdamW::new(train),
+            schedule,
+            max_grad_norm: train.max_grad_norm,
+            dropout: network.dropout(train.dropout, classifier_dropout(train)),
+            seed: train.seed,
+            pad_id,
+            pad_to_multiple: spec.data.pad_to_multiple as usize,
+        }
+    }
+
+    /// Takes optimizer step `step`, counted from 1.
+    ///
+    /// # Errors
+    /// When a rank is lost, or the numbers are no longer finite.
+    pub fn take(
+        &mut self,
+        step: u64,
+        network: &mut Network,
+        set: &TrainSet,
+        collective: &Background,
+        stop: bool,
+    ) -> Result<StepOutcome, TrainError> {
+        let computed = self.gradients(step, network, set, collective, stop)?;
+        let waiting = Instant::now();
+        let mut marks = Vec::with_capacity(computed.len());
+        let mut squares = 0.0;
+        for (stage, computed) in computed {
+            let reduction = self.buckets[stage].settle()?;
+            squares += sum_of_squares(self.buckets[stage].gradients()?);
+            marks.push(StageMark { stage, computed, reduction });
+        }
+        let exposed = marks.last().map_or(Duration::ZERO, |m| m.reduction.ended.saturating_duration_since(waiting));
+        let header = StepHeader::read(self.head()?.company()?);
+        let grad_norm = squares.sqrt();
+        finite("loss", header.mean_loss(), step)?;
+        finite("gradient norm", grad_norm, step)?;
+        self.update(step, network, grad_norm)?;
+        Ok(StepOutcome {
+            header,
+            learning_rate: self.schedule.rate(step),
+            grad_norm,
+            allreduce: marks.iter().map(|m| m.reduction.ended - m.reduction.started).sum(),
+            exposed,
+            marks,
+        })
+    }
+
+    fn head(&mut self) -> Result<&mut Bucket, TrainError> {
+        self.buckets.last_mut().ok_or_else(|| TrainError::Internal("a network without stages".into()))
+    }
+
+    /// Computes this rank's share of the gradients and launches every bucket's reduction. Gives the stages
+    /// from the head down with the time at which each was complete.
+    fn gradients(
+        &mut self,
+        step: u64,
+        network: &Network,
+        set: &TrainSet,
+        collective: &Background,
+        stop: bool,
+    ) -> Result<Vec<(usize, Instant)>, TrainError> {
+        let plan = set.sampler.step(step as usize - 1);
+        let mine: Vec<usize> = share(plan.micro_batches.len(), collective.rank(), collective.world()).collect();
+        let head = self.buckets.len() - 1;
+        let mut header = StepHeader { stop_votes: u64::from(stop), ..StepHeader::default() };
+        let mut computed = Vec::with_capacity(self.buckets.len());
+        for (turn, number) in mine.iter().enumerate() {
+            let batch = collate(&set.features, &plan.micro_batches[*number], self.pad_id, self.pad_to_multiple);
+            header.examples += batch.rows as u64;
+            header.tokens += batch.real_tokens() as u64;
+            header.padded_tokens += (batch.rows * batch.width) as u64;
+            let recipe = Recipe {
+                dropout: self.dropout,
+                seed: mix(&[self.seed, step, *number as u64]),
+                first_trainable: self.first_trainable,
+                divisor: plan.examples as f64,
+                form: LossForm::Masked,
+            };
+            let last = turn + 1 == mine.len();
+            let buckets = &mut self.buckets;
+            walk(network, &micro_batch(&batch), &recipe, |stage, gradients, loss: &LossSums| {
+                let bucket = &mut buckets[stage];
+                bucket.collect(&network.stages()[stage], &gradients, turn > 0)?;
+                if stage == head {
+                    header.loss += loss.total;
+                    header.span += loss.span;
+                    header.answerability += loss.answerability;
+                    header.write(bucket.company()?);
+                }
+                if last {
+                    computed.push((stage, Instant::now()));
+                    bucket.launch(collective)?;
+                }
+                Ok(())
+            })?;
+        }
+        if mine.is_empty() {
+            // A rank without work in this step still takes part in every reduction.
+            for stage in (self.first_trainable..=head).rev() {
+                let bucket = &mut self.buckets[stage];
+                bucket.values_mut()?.fill(0.0);
+                if stage == head {
+                    header.write(bucket.company()?);
+                }
+                computed.push((stage, Instant::now()));
+                bucket.launch(collective)?;
+            }
+        }
+        Ok(computed)
+    }
+
+    /// Clips the averaged gradient and updates all trainable stages.
+    fn update(&mut self, step: u64, network: &mut Network, grad_norm: f64) -> Result<(), TrainError> {
+        let clip = self.max_grad_norm > 0.0 && grad_norm > self.max_grad_norm;
+        let scale = if clip { self.max_grad_norm / grad_norm } else { 1.0 };
+        for stage in self.first_trainable..self.buckets.len() {
+            let rate = self.schedule.rate(step) * self.factors[stage];
+            self.optimizer.update(
+                &mut network.stages_mut()[stage],
+                &mut self.moments[stage],
+                self.buckets[stage].gradients()?,
+                scale,
+                (rate, step),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn classifier_dropout(train: &Train) -> f64 {
+    // `dropout: 0` means none at all, so that parity runs need one field.
+    if train.dropout == Some(0.0) { 0.0 } else { train.classifier_dropout }
+}
+
+/// Layer-wise decay after ELECTRA's fine-tuning: with L layers, embeddings get d^(L+2), layer k d^(L+1-k),
+/// the head 1.
+fn layer_factor(decay: Option<f64>, stage: usize, head: usize) -> f64 {
+    match decay {
+        Some(decay) if stage < head => decay.powi((head + 1 - stage) as i32),
+        _ => 1.0,
+    }
+}
+
+fn finite(what: &'static str, value: f64, step: u64) -> Result<(), TrainError> {
+    if value.is_finite() { Ok(()) } else { Err(TrainError::NotFinite { what, value, step }) }
+}
+
+/// A batch as tensors on the CPU.
+pub fn micro_batch(batch: &squad_data::Batch) -> MicroBatch {
+    MicroBatch {
+        inputs: Inputs::new(&batch.lengths, &batch.input_ids, &batch.token_type_ids, &batch.allowed, Device::Cpu),
+        targets: Targets::new(&batch.starts, &batch.ends, &batch.impossible, Device::Cpu),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layer_factors_are_the_replaced_programs() {
+        // L = 12, d = 0.8: embeddings 0.8^14, layer 0 0.8^13, layer 11 0.8^2, head 1.
+        let factor = |stage| layer_factor(Some(0.8), stage, 13);
+        for (stage, power) in [(0, 14), (1, 13), (12, 2)] {
+            assert!((factor(stage) - 0.8f64.powi(power)).abs() < 1e-12);
+        }
+        assert_eq!(factor(13), 1.0);
+        assert_eq!(layer_factor(None, 0, 13), 1.0);
+    }
+}
