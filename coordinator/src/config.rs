@@ -1,0 +1,65 @@
+//! What a coordinator is told when it starts.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// What a coordinator is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Base of relative paths in submitted specs.
+    pub root: PathBuf,
+    /// Where jobs are remembered.
+    pub store: StoreLocation,
+    /// The `squad-worker` program.
+    pub worker_program: PathBuf,
+    /// How many worker processes may run at once.
+    pub slots: u32,
+    /// Threads of each worker; by default the cores are shared out.
+    pub threads: Option<usize>,
+}
+
+/// Where jobs are remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreLocation {
+    /// Nowhere beyond this process.
+    Memory,
+    /// In an SQLite file.
+    File(PathBuf),
+}
+
+/// Why a coordinator cannot be configured.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// There is no worker program.
+    #[error("cannot find squad-worker: looked at {}; build it (cargo build --release) or set SQUAD_WORKER to its path", .0.join(", "))]
+    NoWorker(Vec<String>),
+}
+
+/// Finds `squad-worker`: the environment variable SQUAD_WORKER, else beside this program, else on the PATH.
+///
+/// # Errors
+/// When it is nowhere; the error names every place.
+pub fn find_worker_program() -> Result<PathBuf, ConfigError> {
+    let mut places = Vec::new();
+    if let Some(path) = std::env::var_os("SQUAD_WORKER") {
+        places.push(PathBuf::from(path));
+    } else {
+        let own = std::env::current_exe().ok();
+        places.extend(own.as_deref().and_then(Path::parent).map(|folder| folder.join("squad-worker")));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        places.extend(std::env::split_paths(&path).map(|folder| folder.join("squad-worker")));
+    }
+    match places.iter().find(|place| place.is_file()) {
+        Some(found) => Ok(found.clone()),
+        None => Err(ConfigError::NoWorker(places.iter().map(|p| p.display().to_string()).collect())),
+    }
+}
+
+impl Config {
+    /// Threads of each of `processes` workers.
+    pub fn threads_of(&self, processes: u32) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.unwrap_or_else(|| (cores / processes.max(1) as usize).max(1))
+    }
+}

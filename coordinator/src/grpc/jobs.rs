@@ -1,0 +1,197 @@
+//! What users ask.
+
+use std::path::Path;
+use std::time::Duration;
+
+use squad_proto::{Event, JobId, JobSpec, Task, pb, spec};
+use tokio::sync::mpsc::{Sender, channel};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::driver::log_folder;
+use crate::job;
+use crate::logs::Follower;
+use crate::registry::Registry;
+use crate::store::Record;
+
+/// How often a followed log is looked at.
+const FOLLOW: Duration = Duration::from_millis(200);
+
+/// The service of users.
+pub(crate) struct JobsService {
+    pub(crate) registry: Registry,
+}
+
+impl JobsService {
+    fn job(&self, id: &str) -> Result<Record, Status> {
+        let id = JobId(id.to_owned());
+        self.registry.get(&id).ok_or_else(|| Status::not_found(format!("there is no job {id}; squadctl list shows all")))
+    }
+
+    /// The spec of a request, validated and with absolute paths.
+    fn spec(&self, text: &str) -> Result<JobSpec, Status> {
+        let invalid = |e: spec::SpecError| Status::invalid_argument(e.to_string());
+        let value = spec::parse(text, "the submitted spec").map_err(invalid)?;
+        let mut spec = spec::validate(&value, "the submitted spec").map_err(invalid)?.into_inner();
+        let root = &self.registry.config().root;
+        spec.resolve_paths(root);
+        if root.join(&spec.model).is_dir() {
+            spec.model = root.join(&spec.model).to_string_lossy().into_owned();
+        }
+        for (field, path) in [("data.train", &spec.data.train), ("data.dev", &spec.data.dev)] {
+            if let Some(path) = path
+                && !Path::new(path).is_file()
+            {
+                return Err(Status::invalid_argument(format!("{field}: there is no file {path}")));
+            }
+        }
+        Ok(spec)
+    }
+}
+
+/// A record as users see it.
+fn job_of(record: Record) -> pb::Job {
+    pb::Job {
+        id: record.id.0,
+        name: record.name,
+        state: pb::JobState::from(record.state).into(),
+        reason: record.reason,
+        created_unix_ms: record.created_unix_ms,
+        started_unix_ms: record.started_unix_ms,
+        finished_unix_ms: record.finished_unix_ms,
+        workers: record.processes,
+        output_dir: record.output_dir,
+        progress: record.progress.as_ref().map(Into::into),
+        failure: record.failure.as_ref().map(Into::into),
+        results: record.results.map(|r| pb::Results { json: r.to_string() }),
+        spec_json: record.spec.to_string(),
+    }
+}
+
+#[tonic::async_trait]
+impl pb::jobs_server::Jobs for JobsService {
+    async fn submit(&self, request: Request<pb::SubmitRequest>) -> Result<Response<pb::SubmitReply>, Status> {
+        let request = request.into_inner();
+        let spec = self.spec(&request.spec_json)?;
+        let task: Task = match request.task_json.as_str() {
+            "" => Task::Train,
+            text => serde_json::from_str(text).map_err(|e| Status::invalid_argument(format!("the task: {e}")))?,
+        };
+        let missing = match task {
+            Task::Train if spec.data.train.is_none() => Some("data.train: nothing to train on; give a file, or evaluate only"),
+            Task::Evaluate { .. } if spec.data.dev.is_none() => Some("data.dev: nothing to evaluate on; give a file"),
+            _ => None,
+        };
+        if let Some(sentence) = missing {
+            return Err(Status::invalid_argument(sentence));
+        }
+        let processes = if request.processes == 0 { spec.resources.workers } else { request.processes };
+        let slots = self.registry.config().slots;
+        if processes > slots {
+            return Err(Status::invalid_argument(format!(
+                "the job wants {processes} workers, but the coordinator has {slots} slots; lower resources.workers or start it with --slots {processes}"
+            )));
+        }
+        let id = self.registry.submit(spec, task, processes).map_err(|e| Status::internal(e.to_string()))?;
+        Ok(Response::new(pb::SubmitReply { job: id.0 }))
+    }
+
+    async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::Job>, Status> {
+        Ok(Response::new(job_of(self.job(&request.into_inner().job)?)))
+    }
+
+    async fn list(&self, _: Request<pb::ListRequest>) -> Result<Response<pb::ListReply>, Status> {
+        let jobs = self.registry.list().into_iter().map(job_of).collect();
+        Ok(Response::new(pb::ListReply { jobs }))
+    }
+
+    async fn cancel(&self, request: Request<pb::CancelRequest>) -> Result<Response<pb::Job>, Status> {
+        let record = self.job(&request.into_inner().job)?;
+        if !record.state.is_final() && !self.registry.send(&record.id, job::Event::Cancel) {
+            tracing::debug!("{} ended before it could be cancelled", record.id);
+        }
+        Ok(Response::new(job_of(self.job(record.id.as_str())?)))
+    }
+
+    type WatchStream = ReceiverStream<Result<pb::Event, Status>>;
+
+    async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let id = self.job(&request.job)?.id;
+        let (to_user, stream) = channel(64);
+        tokio::spawn(send_events(self.registry.clone(), id, request.after_sequence, to_user));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    type LogsStream = ReceiverStream<Result<pb::LogLine, Status>>;
+
+    async fn logs(&self, request: Request<pb::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let request = request.into_inner();
+        let record = self.job(&request.job)?;
+        if let Some(rank) = request.rank
+            && rank >= record.processes
+        {
+            return Err(Status::invalid_argument(format!("{} has ranks 0 to {}", record.id, record.processes - 1)));
+        }
+        let (to_user, stream) = channel(256);
+        tokio::spawn(send_lines(self.registry.clone(), record, request, to_user));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// Sends history, then whatever comes, up to the final state.
+async fn send_events(registry: Registry, id: JobId, mut after: u64, to_user: Sender<Result<pb::Event, Status>>) {
+    let Some(mut newest) = registry.watch(&id) else { return };
+    loop {
+        // Seen before it is read: what comes in between is read in the next turn.
+        newest.borrow_and_update();
+        let events: Vec<Event> = match registry.events(&id, after) {
+            Ok(events) => events,
+            Err(error) => {
+                // The user sees the end of the stream either way.
+                to_user.send(Err(Status::internal(error.to_string()))).await.ok();
+                return;
+            }
+        };
+        let more = !events.is_empty();
+        for event in events {
+            after = event.sequence;
+            let last = matches!(&event.body, squad_proto::EventBody::State { state, .. } if state.is_final());
+            if to_user.send(Ok((&event).into())).await.is_err() || last {
+                return;
+            }
+        }
+        if !more && newest.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn send_lines(
+    registry: Registry,
+    record: Record,
+    request: pb::LogsRequest,
+    to_user: Sender<Result<pb::LogLine, Status>>,
+) {
+    let folder = log_folder(&record.output_dir, &record.id);
+    let mut followers = Follower::all(&folder, record.processes, request.rank);
+    let mut first = true;
+    loop {
+        // Asked before reading: nothing is written after the end.
+        let ended = registry.get(&record.id).is_none_or(|r| r.state.is_final());
+        for follower in &mut followers {
+            let lines = follower.lines();
+            let skip = if first && request.tail > 0 { lines.len().saturating_sub(request.tail as usize) } else { 0 };
+            for text in lines.into_iter().skip(skip) {
+                if to_user.send(Ok(pb::LogLine { rank: follower.rank, text })).await.is_err() {
+                    return;
+                }
+            }
+        }
+        first = false;
+        if ended || !request.follow {
+            return;
+        }
+        tokio::time::sleep(FOLLOW).await;
+    }
+}

@@ -1,0 +1,7 @@
+//! The two gRPC services: decode, ask, encode; no decision.
+
+mod jobs;
+mod workers;
+
+pub(crate) use jobs::JobsService;
+pub(crate) use workers::WorkersService;

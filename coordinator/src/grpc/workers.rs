@@ -1,0 +1,90 @@
+//! Workers' sessions.
+
+use squad_proto::pb::from_worker::Body;
+use squad_proto::{FailureReport, Fence, JobId, pb};
+use tokio::sync::mpsc::unbounded_channel;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::driver::Inbox;
+use crate::job::{Event, Input};
+use crate::registry::Registry;
+
+/// The service of workers.
+pub(crate) struct WorkersService {
+    pub(crate) registry: Registry,
+}
+
+/// Compares without telling, by its duration, how much was right.
+fn same_secret(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |all, (x, y)| all | (x ^ y)) == 0
+}
+
+#[tonic::async_trait]
+impl pb::workers_server::Workers for WorkersService {
+    type SessionStream = UnboundedReceiverStream<Result<pb::ToWorker, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<pb::FromWorker>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let mut incoming = request.into_inner();
+        let first = incoming.next().await.ok_or_else(|| Status::invalid_argument("no hello"))??;
+        let fence: Fence = first.fence.ok_or_else(|| Status::invalid_argument("no fence"))?.into();
+        let Some(Body::Hello(hello)) = first.body else {
+            return Err(Status::invalid_argument("a session begins with hello"));
+        };
+        let refused = || Status::permission_denied("no such job, or another token");
+        let credentials = self.registry.credentials(&JobId(fence.job.0.clone())).ok_or_else(refused)?;
+        if !same_secret(&credentials.token, &hello.token) {
+            return Err(refused());
+        }
+        let (outbound, answers) = unbounded_channel();
+        let (generation, slot, inbox) = (fence.generation, hello.slot, credentials.inbox);
+        let gone = |_| Status::unavailable("the job has ended");
+        inbox.send(Inbox::Session { slot, outbound }).map_err(gone)?;
+        let tell = move |input| inbox.send(Inbox::Event(Event::Worker { generation, slot, input }));
+        tell(Input::Hello { ring: hello.ring_address }).map_err(gone)?;
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = incoming.next().await {
+                if message.fence.map(Fence::from).as_ref() != Some(&fence) {
+                    continue;
+                }
+                if let Some(input) = message.body.and_then(input_of)
+                    && tell(input).is_err()
+                {
+                    return;
+                }
+            }
+            // The job may have ended meanwhile.
+            tell(Input::SessionClosed).ok();
+        });
+        Ok(Response::new(UnboundedReceiverStream::new(answers)))
+    }
+}
+
+/// What a message means to the machine; `None` for those that mean nothing.
+fn input_of(body: Body) -> Option<Input> {
+    Some(match body {
+        Body::Hello(_) => return None,
+        Body::Ready(ready) => Input::Ready { layout: ready.layout_sha256, data: ready.data_sha256 },
+        Body::Progress(progress) => Input::Progress(progress.try_into().ok()?),
+        Body::Note(note) => Input::Note(note.text),
+        Body::Failure(report) => Input::Failure(FailureReport::from(report)),
+        Body::Completed(done) => Input::Completed(serde_json::from_str(&done.results_json).ok()),
+        Body::Stopped(stopped) => Input::Stopped(stopped.step),
+        Body::Beat(beat) => Input::Beat { phase: beat.phase().try_into().ok()?, done: beat.done },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same_secret;
+
+    #[test]
+    fn secrets_are_compared_whole() {
+        assert!(same_secret("abc", "abc"));
+        assert!(!same_secret("abc", "abd") && !same_secret("abc", "ab") && !same_secret("", "a"));
+    }
+}

@@ -1,0 +1,139 @@
+//! What goes into the machine, and what comes out.
+
+use std::fmt;
+use std::time::Duration;
+
+use squad_proto::{EventBody, FailureReport, Generation, Phase, Progress};
+
+/// Something that happened to the job, or at one of its workers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// There is room for the job.
+    Start,
+    /// A user wants the job to end.
+    Cancel,
+    /// The coordinator is about to end.
+    Shutdown,
+    /// Time has passed; some deadline may have.
+    Tick,
+    /// Something about one worker. Other generations change nothing.
+    Worker {
+        /// The life that the worker belongs to.
+        generation: Generation,
+        /// Which worker.
+        slot: u32,
+        /// What it did.
+        input: Input,
+    },
+}
+
+/// What a worker, or its process, did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// Its process could not be started.
+    LaunchFailed(String),
+    /// It opened its session; its token was right.
+    Hello {
+        /// Where its ring listens.
+        ring: String,
+    },
+    /// Weights and features are there.
+    Ready {
+        /// Hash of the parameters' layout.
+        layout: String,
+        /// Hash of the features.
+        data: String,
+    },
+    /// It lives.
+    Beat {
+        /// What it does.
+        phase: Phase,
+        /// How far it is.
+        done: u64,
+    },
+    /// A phase went on.
+    Progress(Progress),
+    /// It has something to say.
+    Note(String),
+    /// It cannot go on.
+    Failure(FailureReport),
+    /// It has done all; rank 0 has results.
+    Completed(Option<serde_json::Value>),
+    /// It obeyed a stop after this step.
+    Stopped(u64),
+    /// Its session ended.
+    SessionClosed,
+    /// Its process is gone; with the last lines of its standard error.
+    Exited(Exit, Vec<String>),
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// With this exit code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "ended with exit code {code}"),
+            Self::Signal(signal) => match nix::sys::signal::Signal::try_from(*signal) {
+                Ok(known) => write!(f, "was killed by signal {signal} ({known})"),
+                Err(_) => write!(f, "was killed by signal {signal}"),
+            },
+        }
+    }
+}
+
+/// Something to be done about the world.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Start the process of this worker.
+    Launch {
+        /// Which.
+        slot: u32,
+    },
+    /// Tell a worker something.
+    Send {
+        /// Which.
+        slot: u32,
+        /// What.
+        order: Order,
+    },
+    /// Send the worker's process group SIGTERM, or SIGKILL.
+    Kill {
+        /// Which.
+        slot: u32,
+        /// SIGKILL.
+        hard: bool,
+    },
+    /// Write down what happened.
+    Record(EventBody),
+    /// Send [`Event::Tick`] at this time.
+    Wake(Duration),
+}
+
+/// What a worker can be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Its place; its rank is its slot.
+    Assign {
+        /// Its rank.
+        rank: u32,
+        /// How many ranks there are.
+        world: u32,
+    },
+    /// All are ready.
+    Begin {
+        /// Ring addresses in the order of ranks.
+        peers: Vec<String>,
+    },
+    /// End at a step that all agree on.
+    Stop {
+        /// Why.
+        reason: String,
+    },
+}

@@ -1,0 +1,343 @@
+//! The transition function.
+
+use std::time::Duration;
+
+use squad_proto::{Deadlines, EventBody, FailureCode, FailureReport, Generation, JobState, Phase};
+
+use super::blame;
+use super::event::{Action, Event, Exit, Input, Order};
+use super::rendezvous::{Hashes, disagreement};
+
+/// How long echoes are collected before the first one is believed.
+const BLAME_WINDOW: Duration = Duration::from_secs(2);
+
+/// One worker, as far as the coordinator knows.
+#[derive(Clone, Debug, Default)]
+struct Worker {
+    ring: Option<String>,
+    ready: Option<Hashes>,
+    /// When it was last heard of; launched counts.
+    heard: Duration,
+    position: Option<(Phase, u64)>,
+    /// Completed or stopped.
+    ended: bool,
+    gone: bool,
+}
+
+/// Why a job is to end early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Cancel,
+    Failure,
+}
+
+/// A job's whole state.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    generation: Generation,
+    deadlines: Deadlines,
+    state: JobState,
+    workers: Vec<Worker>,
+    started: Duration,
+    cause: Option<Cause>,
+    reports: Vec<FailureReport>,
+    blame_at: Option<Duration>,
+    term_at: Option<Duration>,
+    kill_at: Option<Duration>,
+    results: Option<serde_json::Value>,
+}
+
+impl Machine {
+    /// A queued job of `world` workers.
+    pub fn new(world: u32, deadlines: Deadlines) -> Self {
+        Self {
+            generation: Generation::FIRST,
+            deadlines,
+            state: JobState::Queued,
+            workers: vec![Worker::default(); world as usize],
+            started: Duration::ZERO,
+            cause: None,
+            reports: Vec::new(),
+            blame_at: None,
+            term_at: None,
+            kill_at: None,
+            results: None,
+        }
+    }
+
+    /// Where the job is.
+    pub fn state(&self) -> JobState {
+        self.state
+    }
+
+    /// Its present life.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Takes in what happened at time `now`; gives what is to be done, in this order.
+    pub fn step(&mut self, event: Event, now: Duration) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.state.is_final() {
+            return actions;
+        }
+        match event {
+            Event::Start => self.start(now, &mut actions),
+            Event::Cancel => self.cancel("a user cancelled it", now, &mut actions),
+            Event::Shutdown => self.cancel("the coordinator is ending", now, &mut actions),
+            Event::Tick => {}
+            Event::Worker { generation, slot, input } => {
+                if generation != self.generation || self.state == JobState::Queued {
+                    return actions;
+                }
+                let slot = slot as usize;
+                if slot < self.workers.len() {
+                    self.worker(slot, input, now, &mut actions);
+                }
+            }
+        }
+        self.deadlines(now, &mut actions);
+        self.conclude(&mut actions);
+        if !self.state.is_final()
+            && let Some(next) = self.next_deadline()
+        {
+            actions.push(Action::Wake(next));
+        }
+        actions
+    }
+
+    fn enter(&mut self, state: JobState, reason: impl Into<String>, actions: &mut Vec<Action>) {
+        self.state = state;
+        actions.push(Action::Record(EventBody::State { state, reason: reason.into() }));
+    }
+
+    fn start(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if self.state != JobState::Queued {
+            return;
+        }
+        self.started = now;
+        self.enter(JobState::Starting, format!("launching {} workers", self.workers.len()), actions);
+        for (slot, worker) in self.workers.iter_mut().enumerate() {
+            worker.heard = now;
+            actions.push(Action::Launch { slot: slot as u32 });
+        }
+    }
+
+    fn cancel(&mut self, reason: &str, now: Duration, actions: &mut Vec<Action>) {
+        if self.state == JobState::Queued {
+            self.enter(JobState::Cancelled, reason, actions);
+        } else if self.cause.is_none() {
+            self.cause = Some(Cause::Cancel);
+            self.enter(JobState::Stopping, reason, actions);
+            self.stop_all(reason, actions);
+            self.term_at = Some(now + self.deadlines.stop_grace);
+            self.kill_at = Some(now + self.deadlines.stop_grace + BLAME_WINDOW);
+        }
+    }
+
+    fn stop_all(&self, reason: &str, actions: &mut Vec<Action>) {
+        for slot in self.present() {
+            actions.push(Action::Send { slot, order: Order::Stop { reason: reason.into() } });
+        }
+    }
+
+    /// Workers whose process is not known to be gone.
+    fn present(&self) -> impl Iterator<Item = u32> {
+        self.workers.iter().enumerate().filter(|(_, w)| !w.gone).map(|(slot, _)| slot as u32)
+    }
+
+    fn worker(&mut self, slot: usize, input: Input, now: Duration, actions: &mut Vec<Action>) {
+        let rank = slot as u32;
+        if self.workers[slot].gone {
+            return;
+        }
+        if !matches!(input, Input::Exited(..) | Input::LaunchFailed(_) | Input::SessionClosed) {
+            self.workers[slot].heard = now;
+        }
+        match input {
+            Input::LaunchFailed(message) => {
+                self.workers[slot].gone = true;
+                self.report(FailureReport::new(FailureCode::Launch, message).of_rank(rank), now, actions);
+            }
+            Input::Hello { ring } => self.hello(slot, ring, actions),
+            Input::Ready { layout, data } => self.ready(slot, (layout, data), now, actions),
+            Input::Beat { phase, done } => self.workers[slot].position = Some((phase, done)),
+            Input::Progress(progress) => {
+                self.workers[slot].position = Some((progress.phase, progress.done));
+                // Rank 0 speaks for all.
+                if rank == 0 {
+                    actions.push(Action::Record(EventBody::Progress(progress)));
+                }
+            }
+            Input::Note(text) => {
+                if rank == 0 {
+                    actions.push(Action::Record(EventBody::Note { rank: Some(rank), text }));
+                }
+            }
+            Input::Failure(report) => self.report(report.of_rank(rank), now, actions),
+            Input::Completed(results) => {
+                self.workers[slot].ended = true;
+                if rank == 0 {
+                    self.results = results;
+                }
+            }
+            Input::Stopped(_) => self.workers[slot].ended = true,
+            // The end of the process follows, or silence.
+            Input::SessionClosed => {}
+            Input::Exited(exit, tail) => self.exited(slot, exit, tail, now, actions),
+        }
+    }
+
+    fn hello(&mut self, slot: usize, ring: String, actions: &mut Vec<Action>) {
+        if self.workers[slot].ring.is_some() {
+            return;
+        }
+        self.workers[slot].ring = Some(ring);
+        let (rank, world) = (slot as u32, self.workers.len() as u32);
+        actions.push(Action::Send { slot: rank, order: Order::Assign { rank, world } });
+        if self.cause.is_some() {
+            // Too late: it was launched, but the job is ending.
+            actions.push(Action::Send { slot: rank, order: Order::Stop { reason: "the job is ending".into() } });
+        }
+    }
+
+    fn ready(&mut self, slot: usize, hashes: Hashes, now: Duration, actions: &mut Vec<Action>) {
+        self.workers[slot].ready = Some(hashes);
+        if self.state != JobState::Starting {
+            return;
+        }
+        let all: Vec<Hashes> = self.workers.iter().filter_map(|w| w.ready.clone()).collect();
+        let peers: Vec<String> = self.workers.iter().filter_map(|w| w.ring.clone()).collect();
+        if all.len() < self.workers.len() || peers.len() < self.workers.len() {
+            return;
+        }
+        if let Some(sentence) = disagreement(&all) {
+            self.report(FailureReport::new(FailureCode::Disagreement, sentence), now, actions);
+            return;
+        }
+        self.enter(JobState::Running, "all workers are ready", actions);
+        for slot in 0..self.workers.len() as u32 {
+            actions.push(Action::Send { slot, order: Order::Begin { peers: peers.clone() } });
+        }
+    }
+
+    fn exited(&mut self, slot: usize, exit: Exit, tail: Vec<String>, now: Duration, actions: &mut Vec<Action>) {
+        let worker = &mut self.workers[slot];
+        worker.gone = true;
+        let (ended, position) = (worker.ended, worker.position);
+        if let Some(own) = self.reports.iter_mut().find(|r| r.rank == Some(slot as u32)) {
+            if own.stderr_tail.is_empty() {
+                own.stderr_tail = tail;
+            }
+        } else if self.cause.is_none() && !(ended && exit == Exit::Code(0)) {
+            let mut report = blame::of_exit(slot as u32, exit, tail);
+            report.phase = position.map(|(phase, _)| phase);
+            report.step = position.filter(|(phase, _)| *phase == Phase::Train).map(|(_, done)| done);
+            self.report(report, now, actions);
+        }
+    }
+
+    /// Takes in a failure. A cause ends the job at once; an echo waits a while for its cause.
+    fn report(&mut self, report: FailureReport, now: Duration, actions: &mut Vec<Action>) {
+        if self.cause.is_some() {
+            return;
+        }
+        let secondary = report.secondary;
+        self.reports.push(report);
+        let wait = if secondary { now + BLAME_WINDOW } else { now };
+        self.blame_at = Some(self.blame_at.map_or(wait, |at| at.min(wait)));
+        if !secondary {
+            self.fail(now, actions);
+        }
+    }
+
+    /// Ends the job because of the reports.
+    fn fail(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if self.cause.is_some() {
+            return;
+        }
+        let Some(root) = blame::root(&self.reports) else { return };
+        let reason = root.to_string();
+        self.cause = Some(Cause::Failure);
+        self.blame_at = None;
+        self.enter(JobState::Stopping, reason.clone(), actions);
+        self.stop_all(&reason, actions);
+        // The survivors have nothing to keep: a checkpoint of a gang that lost a rank is the last one.
+        for slot in self.present() {
+            actions.push(Action::Kill { slot, hard: false });
+        }
+        self.kill_at = Some(now + self.deadlines.stop_grace.min(BLAME_WINDOW));
+    }
+
+    fn deadlines(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if self.blame_at.is_some_and(|at| at <= now) {
+            self.fail(now, actions);
+        }
+        if self.cause.is_none()
+            && let Some((slot, sentence)) = self.overdue(now)
+        {
+            let mut report = FailureReport::new(FailureCode::WorkerStalled, sentence).of_rank(slot as u32);
+            let position = self.workers[slot].position;
+            report.phase = position.map(|(phase, _)| phase);
+            report.step = position.filter(|(phase, _)| *phase == Phase::Train).map(|(_, done)| done);
+            self.report(report, now, actions);
+        }
+        for (at, hard) in [(self.term_at, false), (self.kill_at, true)] {
+            if at.is_some_and(|at| at <= now) {
+                for slot in self.present() {
+                    actions.push(Action::Kill { slot, hard });
+                }
+                *(if hard { &mut self.kill_at } else { &mut self.term_at }) = None;
+            }
+        }
+    }
+
+    /// When a worker counts as lost, and why.
+    fn limit(&self, worker: &Worker) -> Option<(Duration, &'static str)> {
+        if worker.gone || self.state == JobState::Queued {
+            None
+        } else if worker.ring.is_none() {
+            Some((self.started + self.deadlines.hello, "the worker was started but never said hello"))
+        } else if worker.ended {
+            Some((worker.heard + self.deadlines.stop_grace, "the worker reported its end but its process stayed"))
+        } else if worker.ready.is_none() && self.started + self.deadlines.ready < worker.heard + self.deadlines.silence {
+            Some((self.started + self.deadlines.ready, "the worker took too long to load data and weights"))
+        } else {
+            Some((worker.heard + self.deadlines.silence, "the worker's control thread fell silent"))
+        }
+    }
+
+    fn overdue(&self, now: Duration) -> Option<(usize, String)> {
+        self.workers.iter().enumerate().find_map(|(slot, worker)| {
+            let (at, sentence) = self.limit(worker)?;
+            (at <= now).then(|| (slot, format!("{sentence} ({} s)", (now - worker.heard).as_secs())))
+        })
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        let of_workers = self.workers.iter().filter(|_| self.cause.is_none()).filter_map(|w| self.limit(w)).map(|(at, _)| at);
+        of_workers.chain(self.blame_at).chain(self.term_at).chain(self.kill_at).min()
+    }
+
+    /// The final state, once every process is gone.
+    fn conclude(&mut self, actions: &mut Vec<Action>) {
+        if self.state == JobState::Queued || self.state.is_final() || self.workers.iter().any(|w| !w.gone) {
+            return;
+        }
+        match self.cause {
+            Some(Cause::Cancel) => self.enter(JobState::Cancelled, "all workers are gone", actions),
+            None if self.reports.is_empty() && self.results.is_some() => {
+                let results = self.results.take().unwrap_or_default();
+                actions.push(Action::Record(EventBody::Results { results }));
+                self.enter(JobState::Succeeded, "all workers completed", actions);
+            }
+            _ => {
+                let nothing = FailureReport::new(FailureCode::Internal, "the workers ended without results");
+                let root = blame::root(&self.reports).cloned().unwrap_or(nothing);
+                let reason = root.to_string();
+                actions.push(Action::Record(EventBody::Failure(root)));
+                self.enter(JobState::Failed, reason, actions);
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The job as a pure state machine.
+//!
+//! ```text
+//! Queued ─Start─► Starting ─all ready─► Running ─all completed, all gone─► Succeeded
+//!    │                │                    │
+//!    │                ├── failure, cancel ─┤
+//!    ▼                ▼                    ▼
+//! Cancelled        Stopping ────all processes gone────► Failed | Cancelled
+//! ```
+//! [`Machine::step`] has no clock, no input or output, and no randomness. Time is a [`Duration`] since the
+//! job was created.
+//!
+//! [`Duration`]: std::time::Duration
+
+mod blame;
+mod event;
+mod machine;
+mod rendezvous;
+#[cfg(test)]
+mod tests;
+
+pub use event::{Action, Event, Exit, Input, Order};
+pub use machine::Machine;

@@ -1,0 +1,131 @@
+//! Worker processes on this machine.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use squad_proto::Ticket;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStdin, Command};
+
+use super::lines::Sink;
+use crate::job::Exit;
+
+/// How long output is awaited once the process is gone; something it started may hold the pipe.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Starts `squad-worker join`.
+#[derive(Clone, Debug)]
+pub(crate) struct LocalLauncher {
+    program: PathBuf,
+}
+
+/// A worker that runs. Dropping it kills the worker's process group.
+pub(crate) struct Launched {
+    group: Pid,
+    /// The lifeline.
+    _stdin: ChildStdin,
+}
+
+impl LocalLauncher {
+    /// A launcher of this program.
+    pub(crate) fn new(program: PathBuf) -> Self {
+        Self { program }
+    }
+
+    /// Starts a worker. `ended` is called once with its exit and its last lines.
+    pub(crate) async fn launch(
+        &self,
+        ticket: &Ticket,
+        log: &Path,
+        ended: impl FnOnce(Exit, Vec<String>) + Send + 'static,
+    ) -> Result<Launched, String> {
+        let cannot = |e: std::io::Error| format!("cannot start {}: {e}", self.program.display());
+        let threads = ticket.threads.to_string();
+        let mut command = Command::new(&self.program);
+        command
+            .arg("join")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A group of its own: Ctrl-C reaches the launcher only, and a kill reaches what it started.
+            .process_group(0)
+            .kill_on_drop(true)
+            .env("OMP_NUM_THREADS", &threads)
+            .env("MKL_NUM_THREADS", &threads);
+        if std::env::var_os("OMP_WAIT_POLICY").is_none() {
+            // Threads that spin cost their neighbours more than they gain.
+            command.env("OMP_WAIT_POLICY", "PASSIVE");
+        }
+        let mut child = command.spawn().map_err(cannot)?;
+        let pid = child.id().ok_or_else(|| "the worker ended at once".to_owned())?;
+        let mut stdin = child.stdin.take().ok_or_else(|| "no pipe to the worker".to_owned())?;
+        let mut line = serde_json::to_vec(ticket).map_err(|e| e.to_string())?;
+        line.push(b'\n');
+        // A worker that is gone already is told by its exit.
+        if let Err(error) = stdin.write_all(&line).await {
+            tracing::debug!("the worker did not take its ticket: {error}");
+        }
+        tokio::spawn(attend(child, Sink::new(log), ended));
+        Ok(Launched { group: Pid::from_raw(pid as i32), _stdin: stdin })
+    }
+}
+
+/// Drains a worker's output and waits for its end.
+async fn attend(mut child: Child, sink: Sink, ended: impl FnOnce(Exit, Vec<String>)) {
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (out, err) = (sink.clone(), sink.clone());
+    let drains = async move {
+        let out = async { if let Some(pipe) = stdout { out.drain(pipe, false).await } };
+        let err = async { if let Some(pipe) = stderr { err.drain(pipe, true).await } };
+        tokio::join!(out, err)
+    };
+    let mut drains = std::pin::pin!(drains);
+    let mut drained = false;
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status,
+            _ = &mut drains, if !drained => drained = true,
+        }
+    };
+    if !drained && tokio::time::timeout(LAST_WORDS, &mut drains).await.is_err() {
+        tracing::debug!("a worker's output stayed open after its end");
+    }
+    let exit = match status {
+        Ok(status) => exit_of(status),
+        Err(error) => {
+            tracing::error!("cannot wait for a worker: {error}");
+            Exit::Code(-1)
+        }
+    };
+    ended(exit, sink.tail());
+}
+
+fn exit_of(status: std::process::ExitStatus) -> Exit {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Code(-1),
+    }
+}
+
+impl Launched {
+    /// Signals the worker's whole group; a group that is gone is no error.
+    pub(crate) fn kill(&self, hard: bool) {
+        let signal = if hard { Signal::SIGKILL } else { Signal::SIGTERM };
+        if let Err(error) = killpg(self.group, signal)
+            && error != nix::errno::Errno::ESRCH
+        {
+            tracing::warn!("cannot signal worker group {}: {error}", self.group);
+        }
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        self.kill(true);
+    }
+}

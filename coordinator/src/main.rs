@@ -1,0 +1,128 @@
+//! `squad-coordinator`: the daemon.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand, ValueEnum};
+use squad_coordinator::{Config, Server, StoreLocation, find_worker_program};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Squadron's daemon: takes jobs, runs their workers, remembers what became of them.
+#[derive(Parser)]
+#[command(name = "squad-coordinator", version, propagate_version = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until SIGINT or SIGTERM.
+    #[command(after_help = "Examples:\n  squad-coordinator serve --root /data/jobs --state /data/state\n  squad-coordinator serve --listen 127.0.0.1:0 --port-file port")]
+    Serve(Serve),
+}
+
+#[derive(clap::Args)]
+struct Serve {
+    /// Address to listen on; only loopback addresses are possible yet.
+    #[arg(long, default_value = "127.0.0.1:7311", env = "SQUAD_LISTEN")]
+    listen: SocketAddr,
+    /// Folder that relative paths in submitted specs start at.
+    #[arg(long, default_value = ".")]
+    root: PathBuf,
+    /// Folder for jobs.sqlite.
+    #[arg(long, default_value = "squad-state")]
+    state: PathBuf,
+    /// How many worker processes may run at once [default: the number of cores].
+    #[arg(long)]
+    slots: Option<u32>,
+    /// The worker program [default: beside this program, or on the PATH].
+    #[arg(long, env = "SQUAD_WORKER")]
+    worker: Option<PathBuf>,
+    /// Threads of each worker [default: cores shared among a job's workers].
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Write the bound address to this file.
+    #[arg(long)]
+    port_file: Option<PathBuf>,
+    /// How to log.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let Command::Serve(args) = Args::parse().command;
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_env_filter(
+        tracing_subscriber::EnvFilter::try_from_env("SQUAD_LOG")
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+    );
+    match args.log_format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => log.json().init(),
+    }
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .and_then(|runtime| runtime.block_on(serve(args)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(args: Serve) -> anyhow::Result<()> {
+    let root = std::path::absolute(&args.root).context("--root")?;
+    anyhow::ensure!(root.is_dir(), "--root {}: there is no such folder", root.display());
+    let worker_program = match args.worker {
+        Some(path) => {
+            anyhow::ensure!(path.is_file(), "--worker {}: there is no such file", path.display());
+            path
+        }
+        None => find_worker_program()?,
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let config = Config {
+        root,
+        store: StoreLocation::File(args.state.join("jobs.sqlite")),
+        worker_program,
+        slots: args.slots.unwrap_or(cores as u32),
+        threads: args.threads,
+    };
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let server = Server::bind(config, args.listen).await?;
+    let address = server.local_addr();
+    if let Some(path) = &args.port_file {
+        write_port(path, address).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    tracing::info!("listening on {address}");
+    server
+        .run(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            tracing::info!("ending: jobs are asked to stop");
+        })
+        .await?;
+    Ok(())
+}
+
+/// Writes the address so that a reader sees all of it or nothing.
+fn write_port(path: &Path, address: SocketAddr) -> std::io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, format!("{address}\n"))?;
+    std::fs::rename(&temporary, path)
+}

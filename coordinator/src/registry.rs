@@ -1,0 +1,260 @@
+//! All jobs of a coordinator: who is queued, who runs, who may watch.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rand::RngCore as _;
+use squad_proto::{Deadlines, Event, EventBody, FailureCode, FailureReport, JobId, JobSpec, JobState, Task};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::driver::{self, Driver, Inbox};
+use crate::job;
+use crate::launch::LocalLauncher;
+use crate::store::{Record, Store, StoreError};
+
+/// All jobs. Cloning shares them.
+#[derive(Clone)]
+pub(crate) struct Registry(Arc<Shared>);
+
+struct Shared {
+    config: Config,
+    server: String,
+    store: Store,
+    jobs: Mutex<BTreeMap<JobId, Entry>>,
+}
+
+/// A job as the registry knows it.
+struct Entry {
+    record: Record,
+    /// Number of the last event, for whoever watches.
+    sequence: watch::Sender<u64>,
+    /// To the job's driver; none for jobs of an earlier life of the coordinator.
+    inbox: Option<UnboundedSender<Inbox>>,
+    token: String,
+    /// Place in the queue.
+    order: u64,
+    started: bool,
+}
+
+/// What a worker's first message is checked against.
+pub(crate) struct Credentials {
+    pub(crate) token: String,
+    pub(crate) inbox: UnboundedSender<Inbox>,
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+fn random_hex(bytes: usize) -> String {
+    let mut buffer = vec![0; bytes];
+    rand::rng().fill_bytes(&mut buffer);
+    buffer.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+impl Registry {
+    /// The registry of a store. Jobs that an earlier coordinator left running are failed: their workers saw
+    /// their lifeline end.
+    pub(crate) fn open(config: Config, server: String, store: Store) -> Result<Self, StoreError> {
+        let registry = Self(Arc::new(Shared { config, server, store, jobs: Mutex::default() }));
+        for record in registry.0.store.jobs()? {
+            let last = registry.0.store.last_sequence(&record.id)?;
+            let unfinished = !record.state.is_final();
+            let id = record.id.clone();
+            let entry = Entry {
+                record,
+                sequence: watch::Sender::new(last),
+                inbox: None,
+                token: String::new(),
+                order: 0,
+                started: true,
+            };
+            registry.lock().insert(id.clone(), entry);
+            if unfinished {
+                let report = FailureReport::new(FailureCode::CoordinatorLost, "the coordinator ended while the job was not done");
+                let reason = report.to_string();
+                registry.record(&id, EventBody::Failure(report));
+                registry.record(&id, EventBody::State { state: JobState::Failed, reason });
+            }
+        }
+        Ok(registry)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobId, Entry>> {
+        self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the coordinator was configured.
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Queues a job; it starts when there is room. `spec` is resolved.
+    pub(crate) fn submit(&self, spec: JobSpec, task: Task, processes: u32) -> Result<JobId, StoreError> {
+        let id = JobId::new(&spec.name, &random_hex(3));
+        let (inbox, received) = unbounded_channel();
+        let record = Record {
+            id: id.clone(),
+            name: spec.name.clone(),
+            state: JobState::Queued,
+            reason: "waiting for its turn".into(),
+            created_unix_ms: unix_ms(),
+            started_unix_ms: None,
+            finished_unix_ms: None,
+            processes,
+            output_dir: spec.output_dir.clone(),
+            progress: None,
+            failure: None,
+            results: None,
+            spec: serde_json::to_value(&spec)?,
+        };
+        self.0.store.write(&record, None)?;
+        let token = random_hex(16);
+        {
+            let mut jobs = self.lock();
+            let order = jobs.values().map(|e| e.order).max().unwrap_or(0) + 1;
+            let entry = Entry {
+                record,
+                sequence: watch::Sender::new(0),
+                inbox: Some(inbox),
+                token: token.clone(),
+                order,
+                started: false,
+            };
+            jobs.insert(id.clone(), entry);
+        }
+        self.record(&id, EventBody::State { state: JobState::Queued, reason: "waiting for its turn".into() });
+        let patience = std::time::Duration::from_secs_f64(spec.fault.patience_s);
+        let driver = Driver {
+            registry: self.clone(),
+            machine: job::Machine::new(processes, Deadlines::from_patience(patience)),
+            launcher: LocalLauncher::new(self.0.config.worker_program.clone()),
+            job: driver::Assignment {
+                id: id.clone(),
+                spec,
+                task,
+                token,
+                server: self.0.server.clone(),
+                threads: self.0.config.threads_of(processes),
+                world: processes,
+            },
+        };
+        tokio::spawn(driver.run(received));
+        self.schedule();
+        Ok(id)
+    }
+
+    /// Starts queued jobs in their order, as far as slots reach. A job that does not fit holds up those
+    /// behind it, or it might wait for ever.
+    pub(crate) fn schedule(&self) {
+        let mut jobs = self.lock();
+        let used: u32 =
+            jobs.values().filter(|e| e.started && !e.record.state.is_final()).map(|e| e.record.processes).sum();
+        let mut free = self.0.config.slots.saturating_sub(used);
+        let mut waiting: Vec<&mut Entry> =
+            jobs.values_mut().filter(|e| !e.started && !e.record.state.is_final()).collect();
+        waiting.sort_by_key(|e| e.order);
+        for entry in waiting {
+            if entry.record.processes > free {
+                break;
+            }
+            free -= entry.record.processes;
+            entry.started = true;
+            if let Some(inbox) = &entry.inbox {
+                // A driver that is gone has recorded the job's end.
+                inbox.send(Inbox::Event(job::Event::Start)).ok();
+            }
+        }
+    }
+
+    /// Writes down an event, and tells whoever watches.
+    pub(crate) fn record(&self, id: &JobId, body: EventBody) {
+        let mut jobs = self.lock();
+        let Some(entry) = jobs.get_mut(id) else { return };
+        let event = Event { sequence: *entry.sequence.borrow() + 1, unix_ms: unix_ms(), body };
+        entry.record.apply(&event);
+        if let Err(error) = self.0.store.write(&entry.record, Some(&event)) {
+            tracing::error!("{id}: an event could not be stored: {error}");
+        }
+        entry.sequence.send_replace(event.sequence);
+    }
+
+    /// One job.
+    pub(crate) fn get(&self, id: &JobId) -> Option<Record> {
+        self.lock().get(id).map(|entry| entry.record.clone())
+    }
+
+    /// Every job, oldest first.
+    pub(crate) fn list(&self) -> Vec<Record> {
+        let mut all: Vec<Record> = self.lock().values().map(|entry| entry.record.clone()).collect();
+        all.sort_by(|a, b| (a.created_unix_ms, &a.id).cmp(&(b.created_unix_ms, &b.id)));
+        all
+    }
+
+    /// The number of a job's newest event, now and whenever it changes.
+    pub(crate) fn watch(&self, id: &JobId) -> Option<watch::Receiver<u64>> {
+        self.lock().get(id).map(|entry| entry.sequence.subscribe())
+    }
+
+    /// Events of a job after `sequence`.
+    pub(crate) fn events(&self, id: &JobId, sequence: u64) -> Result<Vec<Event>, StoreError> {
+        self.0.store.events(id, sequence, 256)
+    }
+
+    /// Sends a job's driver an event; false when the job is unknown or has none any more.
+    pub(crate) fn send(&self, id: &JobId, event: job::Event) -> bool {
+        let jobs = self.lock();
+        let inbox = jobs.get(id).and_then(|entry| entry.inbox.as_ref());
+        inbox.is_some_and(|inbox| inbox.send(Inbox::Event(event)).is_ok())
+    }
+
+    /// What a job's workers must know.
+    pub(crate) fn credentials(&self, id: &JobId) -> Option<Credentials> {
+        let jobs = self.lock();
+        let entry = jobs.get(id)?;
+        Some(Credentials { token: entry.token.clone(), inbox: entry.inbox.clone()? })
+    }
+
+    /// Tells every job that the coordinator is ending, and waits until all have ended.
+    pub(crate) async fn shut_down(&self) {
+        let open: Vec<JobId> =
+            self.list().into_iter().filter(|r| !r.state.is_final()).map(|r| r.id).collect();
+        for id in &open {
+            self.send(id, job::Event::Shutdown);
+        }
+        for id in open {
+            let Some(mut changes) = self.watch(&id) else { continue };
+            while self.get(&id).is_some_and(|r| !r.state.is_final()) {
+                if changes.changed().await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+impl Record {
+    /// Folds an event in.
+    fn apply(&mut self, event: &Event) {
+        match &event.body {
+            EventBody::State { state, reason } => {
+                self.state = *state;
+                self.reason.clone_from(reason);
+                if *state == JobState::Starting {
+                    self.started_unix_ms = Some(event.unix_ms);
+                }
+                if state.is_final() {
+                    self.finished_unix_ms = Some(event.unix_ms);
+                }
+            }
+            EventBody::Progress(progress) => self.progress = Some(progress.clone()),
+            EventBody::Failure(report) => self.failure = Some(report.clone()),
+            EventBody::Results { results } => self.results = Some(results.clone()),
+            EventBody::Note { .. } => {}
+        }
+    }
+}

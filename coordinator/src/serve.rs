@@ -1,0 +1,103 @@
+//! The server: binds, registers both services, ends well.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use squad_proto::pb::jobs_server::JobsServer;
+use squad_proto::pb::workers_server::WorkersServer;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+
+use crate::config::Config;
+use crate::grpc::{JobsService, WorkersService};
+use crate::registry::Registry;
+use crate::store::{Store, StoreError};
+
+/// How long open streams may take to end once all jobs have.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Largest message: a spec or results, with room.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// Why a coordinator does not serve.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another with --listen")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The address can be reached from other machines, and nothing protects it yet.
+    #[error("{0} is not a loopback address; listening there needs TLS, which is not available yet")]
+    NotLoopback(SocketAddr),
+    /// About the job store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The transport broke down.
+    #[error("the server broke down: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// A coordinator that listens.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    registry: Registry,
+}
+
+impl Server {
+    /// Opens the store and the port. Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When the address is no loopback address or is taken, or the store cannot be opened.
+    pub async fn bind(config: Config, address: SocketAddr) -> Result<Self, ServeError> {
+        if !address.ip().is_loopback() {
+            return Err(ServeError::NotLoopback(address));
+        }
+        let cannot = |source| ServeError::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(cannot)?;
+        let bound = listener.local_addr().map_err(cannot)?;
+        let store = Store::open(&config.store)?;
+        let registry = Registry::open(config, format!("http://{bound}"), store)?;
+        Ok(Self { listener, address: bound, registry })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is ready; then stops all jobs and ends.
+    ///
+    /// # Errors
+    /// When the transport breaks down.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
+        let registry = self.registry.clone();
+        let (ending, ended) = tokio::sync::oneshot::channel();
+        let signal = async move {
+            shutdown.await;
+            registry.shut_down().await;
+            // The receiver waits below.
+            ending.send(()).ok();
+        };
+        let jobs = JobsServer::new(JobsService { registry: self.registry.clone() })
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        let workers =
+            WorkersServer::new(WorkersService { registry: self.registry }).max_decoding_message_size(MAX_MESSAGE);
+        let serve = tonic::transport::Server::builder()
+            .add_service(jobs)
+            .add_service(workers)
+            .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), signal);
+        tokio::select! {
+            done = serve => Ok(done?),
+            // Streams of users that do not hang up must not keep it alive.
+            () = async { if ended.await.is_ok() { tokio::time::sleep(DRAIN).await } else { std::future::pending().await } } => Ok(()),
+        }
+    }
+}
