@@ -4,7 +4,7 @@
 //! `$ORIGIN/../libtorch/lib` comes first: it is right for `target/release/squad-worker` and for an
 //! installed `bin/` with a `libtorch/` beside it.
 
-fn main() {
+pub(crate) fn main() {
     println!("cargo:rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
     for folder in ["$ORIGIN/../libtorch/lib", "$ORIGIN/../../libtorch/lib"] {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");

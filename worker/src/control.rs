@@ -7,7 +7,7 @@ use squad_train::run::Outcome;
 
 /// From the compute thread.
 #[derive(Debug)]
-pub enum FromCompute {
+pub(crate) enum FromCompute {
     /// Weights and features are there; these are the hashes of the parameters' layout and of the features.
     Ready {
         /// Layout, in hex.
@@ -25,16 +25,16 @@ pub enum FromCompute {
 
 /// To the compute thread: all ranks are ready, and these are their ring addresses.
 #[derive(Debug)]
-pub struct Begin {
+pub(crate) struct Begin {
     /// In the order of ranks.
-    pub peers: Vec<SocketAddr>,
+    pub(crate) peers: Vec<SocketAddr>,
 }
 
 /// To the compute thread: who it is.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     /// Its rank.
-    pub rank: u32,
+    pub(crate) rank: u32,
     /// How many ranks there are.
-    pub world: u32,
+    pub(crate) world: u32,
 }

@@ -4,12 +4,12 @@ use squad_proto::{FailureCode, FailureReport};
 use squad_train::TrainError;
 
 /// The report of an error: its code, and all it says on one line.
-pub fn report(error: &TrainError) -> FailureReport {
+pub(crate) fn report(error: &TrainError) -> FailureReport {
     FailureReport::new(error.code(), error.to_string())
 }
 
 /// The report of a panic of the compute thread.
-pub fn of_panic(payload: &(dyn std::any::Any + Send)) -> FailureReport {
+pub(crate) fn of_panic(payload: &(dyn std::any::Any + Send)) -> FailureReport {
     let text = payload
         .downcast_ref::<String>()
         .map(String::as_str)

@@ -23,7 +23,7 @@ use crate::{failure, lifeline};
 /// # Errors
 /// When there is no ticket or the coordinator cannot be reached; failures of the job itself are reported to
 /// the coordinator, and make the exit code 1.
-pub fn join() -> anyhow::Result<ExitCode> {
+pub(crate) fn join() -> anyhow::Result<ExitCode> {
     let ticket = lifeline::read_ticket()?;
     set_threads(ticket.threads);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -51,7 +51,7 @@ async fn control(ticket: Ticket) -> anyhow::Result<Ended> {
     let (to_control, from_compute) = unbounded_channel();
     let (lost, lifeline) = tokio::sync::oneshot::channel();
     // The receiver is gone only when the session has ended.
-    lifeline::watch(move || drop(lost.send(()))).context("cannot watch the lifeline")?;
+    lifeline::watch(move || lost.send(()).unwrap_or_default()).context("cannot watch the lifeline")?;
 
     let (place_to, place) = mpsc::channel();
     let (begin_to, begin) = mpsc::channel();
@@ -144,8 +144,15 @@ impl Compute {
 
 /// The folder of the spec's model, fetched where it is a repository's name.
 fn model_folder(model: &str) -> Result<PathBuf, FailureReport> {
-    let cache = squad_fetch::default_cache();
-    let options = squad_fetch::FetchOptions::default();
-    squad_fetch::resolve_model(model, Path::new("."), &cache, &options)
+    squad_fetch::resolve_model(model, Path::new("."), &cache_folder(), &squad_fetch::FetchOptions::from_env())
         .map_err(|e| FailureReport::new(FailureCode::Model, e.to_string()))
+}
+
+/// Where fetched models are kept: `squadron/models` of the user's cache folder.
+fn cache_folder() -> PathBuf {
+    let folder = |variable| std::env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from);
+    folder("XDG_CACHE_HOME")
+        .or_else(|| folder("HOME").map(|home| home.join(".cache")))
+        .unwrap_or_else(std::env::temp_dir)
+        .join("squadron/models")
 }

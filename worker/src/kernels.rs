@@ -4,7 +4,7 @@
 //! kernels where it is not, though others have AVX-512 too. A program that exports a function of that name
 //! is asked in its place. Here it answers yes where the processor has what the faster kernels need;
 //! SQUAD_MKL_NATIVE=1 restores MKL's own choice.
-#![allow(unsafe_code, reason = "exports a symbol that MKL calls")]
+#![allow(unsafe_code, unreachable_pub, reason = "exports a symbol that MKL calls")]
 
 use std::arch::x86_64::__cpuid;
 use std::ffi::c_int;

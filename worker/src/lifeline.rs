@@ -14,7 +14,7 @@ const MAX_TICKET: u64 = 1 << 20;
 ///
 /// # Errors
 /// When standard input ends before a whole ticket, or holds something else.
-pub fn read_ticket() -> anyhow::Result<Ticket> {
+pub(crate) fn read_ticket() -> anyhow::Result<Ticket> {
     let mut line = String::new();
     std::io::stdin().lock().take(MAX_TICKET).read_line(&mut line).context("cannot read standard input")?;
     if line.trim().is_empty() {
@@ -24,7 +24,7 @@ pub fn read_ticket() -> anyhow::Result<Ticket> {
 }
 
 /// Calls `lost` once standard input has ended. The thread is not joined: it ends with the process.
-pub fn watch(lost: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+pub(crate) fn watch(lost: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     std::thread::Builder::new().name("squad-lifeline".into()).spawn(move || {
         let mut byte = [0; 64];
         // An error means the same as the end.

@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use squad_data::batch::collate;
-use squad_data::{AnswerSettings, Dataset, FeatureSettings, Features, Purpose, Question, Tokenizer, Window};
+use squad_data::{AnswerSettings, Dataset, FeatureSettings, Features, Purpose, Tokenizer, Window};
 use squad_model::{EncoderConfig, HeadKind, load_network, save};
 use squad_train::evaluate::WindowScores;
 use tch::Device;
 
 /// What to answer, and with what.
 #[derive(Args)]
-pub struct PredictArgs {
+pub(crate) struct PredictArgs {
     /// Folder of a fine-tuned model, such as out/model.
     #[arg(long)]
     model: PathBuf,
@@ -48,7 +48,7 @@ enum Output {
 ///
 /// # Errors
 /// When the model or the text cannot be used.
-pub fn predict(args: &PredictArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<ExitCode> {
     let context = match (&args.context, &args.context_file) {
         (Some(text), _) => text.clone(),
         (None, Some(path)) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
@@ -68,7 +68,7 @@ pub fn predict(args: &PredictArgs) -> anyhow::Result<ExitCode> {
         max_query_length: 64,
         window: Window::Overlap,
     };
-    let dataset = Dataset { version: None, questions: vec![Question::ask(&args.question, &context)], warnings: Vec::new() };
+    let dataset = Dataset::ask(&args.question, &context);
     let features = Features::build(&dataset, &tokenizer, &settings, Purpose::Evaluate)?;
     let mut scores = WindowScores::default();
     for index in 0..features.len() {

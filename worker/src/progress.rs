@@ -14,11 +14,11 @@ use crate::control::FromCompute;
 
 /// The newest phase and count, readable at any time without waiting.
 #[derive(Clone, Debug, Default)]
-pub struct Position(Arc<AtomicU64>);
+pub(crate) struct Position(Arc<AtomicU64>);
 
 impl Position {
     /// Phase and finished units, which take 56 bits.
-    pub fn get(&self) -> (Phase, u64) {
+    pub(crate) fn get(&self) -> (Phase, u64) {
         let both = self.0.load(Ordering::Relaxed);
         let phase = match both >> 56 {
             1 => Phase::Train,
@@ -39,7 +39,7 @@ impl Position {
 }
 
 /// Sends what training reports to the control thread; rank 0 writes train.log too.
-pub struct Reporter {
+pub(crate) struct Reporter {
     position: Position,
     to_control: UnboundedSender<FromCompute>,
     log: Mutex<Option<File>>,
@@ -48,7 +48,7 @@ pub struct Reporter {
 impl Reporter {
     /// A reporter; with `output` it appends to train.log there, as far as that can be written: whether the
     /// folder can be is found out, and told, where results are written.
-    pub fn new(position: Position, to_control: UnboundedSender<FromCompute>, output: Option<&Path>) -> Self {
+    pub(crate) fn new(position: Position, to_control: UnboundedSender<FromCompute>, output: Option<&Path>) -> Self {
         let log = output.and_then(|folder| {
             std::fs::create_dir_all(folder).ok()?;
             OpenOptions::new().create(true).append(true).open(folder.join("train.log")).ok()

@@ -21,7 +21,7 @@ use crate::progress::Position;
 
 /// How the process should end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// Completed, or stopped when asked to.
     Well,
     /// Failed.
@@ -29,26 +29,26 @@ pub enum Ended {
 }
 
 /// What the control thread has.
-pub struct Session {
+pub(crate) struct Session {
     /// Who it is and what to do.
-    pub ticket: Ticket,
+    pub(crate) ticket: Ticket,
     /// Where its ring listens.
-    pub ring_address: SocketAddr,
+    pub(crate) ring_address: SocketAddr,
     /// The compute thread's wish to stop.
-    pub stop: StopSignal,
+    pub(crate) stop: StopSignal,
     /// Where the compute thread is.
-    pub position: Position,
+    pub(crate) position: Position,
     /// Tells the compute thread who it is.
-    pub place: Sender<Place>,
+    pub(crate) place: Sender<Place>,
     /// Tells the compute thread to begin.
-    pub begin: Sender<Begin>,
+    pub(crate) begin: Sender<Begin>,
 }
 
 /// Runs the session until the task has ended, the coordinator is gone, or a stop was obeyed.
 ///
 /// # Errors
 /// When the coordinator cannot be reached, or says something that makes no sense.
-pub async fn run(
+pub(crate) async fn run(
     session: Session,
     mut from_compute: UnboundedReceiver<FromCompute>,
     mut lifeline: oneshot::Receiver<()>,

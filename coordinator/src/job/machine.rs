@@ -96,8 +96,10 @@ impl Machine {
                 }
             }
         }
-        self.deadlines(now, &mut actions);
-        self.conclude(&mut actions);
+        if !self.state.is_final() {
+            self.deadlines(now, &mut actions);
+            self.conclude(&mut actions);
+        }
         if !self.state.is_final()
             && let Some(next) = self.next_deadline()
         {

@@ -1,0 +1,236 @@
+//! A worker that computes nothing: a real process that speaks the real protocol, for tests.
+//!
+//! The first word of the job's name says what it does:
+//!
+//! | name | what happens |
+//! |---|---|
+//! | `succeed` | five steps, an evaluation, results |
+//! | `hold` | steps until it is stopped |
+//! | `flee` | as `hold`, but a rank that loses a neighbour ends without a word |
+//! | `crash` | rank 1 reports a loss that is not finite, and ends |
+//! | `disagree` | rank 1 has other features |
+//! | `broken` | rank 1 writes 30 lines and ends before it says Hello |
+//! | `mute` | rank 1 never says Hello |
+//! | `leave` | rank 1 ends with code 0 in the middle of the work |
+//! | `stubborn` | as `hold`, but obeys neither Stop nor SIGTERM |
+//!
+//! Each rank has a connection to each other one, as in a ring, and starts a `sleep` that inherits its
+//! output: a killed worker must not leave it behind.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is what tests look at")]
+
+use std::io::BufRead;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use squad_proto::pb::from_worker::Body as Say;
+use squad_proto::pb::to_worker::Body as Hear;
+use squad_proto::pb::{self, workers_client::WorkersClient};
+use squad_proto::{FailureCode, FailureReport, Phase, Progress, Ticket};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+
+const STEPS: u64 = 5;
+const STEP: Duration = Duration::from_millis(20);
+
+fn main() -> anyhow::Result<ExitCode> {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).context("no ticket")?;
+    let ticket: Ticket = serde_json::from_str(&line).context("not a ticket")?;
+    // A thread, because a runtime waits for its own blocking reads before it ends.
+    let (gone, lifeline) = oneshot::channel();
+    std::thread::spawn(move || {
+        std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).ok();
+        gone.send(()).ok();
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            code = live(ticket) => code,
+            _ = lifeline => Ok(ExitCode::from(9)),
+        }
+    })
+}
+
+/// Everything between the ticket and the end.
+async fn live(ticket: Ticket) -> anyhow::Result<ExitCode> {
+    let mode = ticket.spec.name.split('-').next().unwrap_or_default().to_owned();
+    let odd = ticket.slot == 1;
+    println!("pid {}", std::process::id());
+    println!("token {}", ticket.token);
+    println!("threads {}", std::env::var("OMP_NUM_THREADS").unwrap_or_default());
+    eprintln!("slot {} complains", ticket.slot);
+    if mode == "broken" && odd {
+        (1..=30).for_each(|line| eprintln!("last words {line}"));
+        return Ok(ExitCode::from(3));
+    }
+    if mode == "mute" && odd {
+        std::future::pending::<()>().await;
+    }
+    let stubborn = mode == "stubborn";
+    let mut sigterm = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    if stubborn {
+        tokio::spawn(async move { while sigterm.recv().await.is_some() {} });
+    } else {
+        tokio::spawn(async move {
+            sigterm.recv().await;
+            println!("SIGTERM");
+            // Ends at once, as a program without a handler does.
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).ok();
+        });
+    }
+    let child = std::process::Command::new("sleep").arg("600").spawn()?;
+    println!("child {}", child.id());
+
+    let ring = TcpListener::bind("127.0.0.1:0").await?;
+    let mut session = Session::open(&ticket, ring.local_addr()?.to_string()).await?;
+    let Hear::Assign(place) = session.hear().await? else { bail!("expected Assign") };
+    println!("rank {} of {}", place.rank, place.world);
+    let data = if mode == "disagree" && odd { "other" } else { "same" };
+    session.say(Say::Ready(pb::Ready { layout_sha256: "layout".into(), data_sha256: data.into() })).await;
+    let peers = match session.hear().await? {
+        Hear::Begin(begin) => begin.peers,
+        Hear::Stop(_) => return Ok(session.stopped(0).await),
+        Hear::Assign(_) => bail!("assigned twice"),
+    };
+    let neighbours = Neighbours::meet(ring, peers, place.rank).await?;
+    work(&mode, place.rank, session, neighbours).await
+}
+
+/// Steps until the work is done, or something ends it.
+async fn work(mode: &str, rank: u32, mut session: Session, mut ring: Neighbours) -> anyhow::Result<ExitCode> {
+    let mut tick = tokio::time::interval(STEP);
+    for step in 1.. {
+        tokio::select! {
+            _ = tick.tick() => {}
+            order = session.hear() => match order {
+                Ok(Hear::Stop(_)) if mode != "stubborn" => return Ok(session.stopped(step).await),
+                Ok(_) => {}
+                Err(_) => return Ok(ExitCode::from(1)),
+            },
+            lost = ring.lost.recv(), if matches!(mode, "hold" | "flee" | "crash" | "leave") => {
+                let lost = lost.unwrap_or_default();
+                if mode == "flee" {
+                    return Ok(ExitCode::from(7));
+                }
+                let report = FailureReport::new(FailureCode::Collective, format!("rank {lost} closed its connection"));
+                return Ok(session.failed(report).await);
+            }
+        }
+        if rank == 1 && step == 3 {
+            match mode {
+                "crash" => {
+                    let report = FailureReport::new(FailureCode::NotFinite, "the loss is not finite");
+                    return Ok(session.failed(report).await);
+                }
+                "leave" => return Ok(ExitCode::SUCCESS),
+                _ => {}
+            }
+        }
+        session.say(Say::Beat(pb::Beat { phase: pb::Phase::Train.into(), done: step })).await;
+        if mode == "succeed" || step == 1 {
+            let mut progress = Progress::new(Phase::Train, step, STEPS);
+            progress.loss = Some(1.0 / step as f64);
+            session.say(Say::Progress((&progress).into())).await;
+        }
+        if mode == "succeed" && step == STEPS {
+            break;
+        }
+    }
+    session.say(Say::Progress((&Progress::new(Phase::Evaluate, 10, 10)).into())).await;
+    let results_json = if rank == 0 { r#"{"exact": 50.0, "f1": 62.5}"#.to_owned() } else { String::new() };
+    session.say(Say::Completed(pb::Completed { results_json })).await;
+    session.part().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The stream to the coordinator.
+struct Session {
+    fence: pb::Fence,
+    out: mpsc::Sender<pb::FromWorker>,
+    orders: tonic::Streaming<pb::ToWorker>,
+}
+
+impl Session {
+    async fn open(ticket: &Ticket, ring_address: String) -> anyhow::Result<Self> {
+        let mut client = WorkersClient::connect(ticket.server.clone()).await?;
+        let fence = pb::Fence::from(&ticket.fence());
+        let (out, messages) = mpsc::channel(64);
+        let hello = pb::Hello {
+            token: ticket.token.clone(),
+            slot: ticket.slot,
+            pid: std::process::id(),
+            host: "localhost".into(),
+            ring_address,
+        };
+        out.send(pb::FromWorker { fence: Some(fence.clone()), body: Some(Say::Hello(hello)) }).await?;
+        let orders = client.session(ReceiverStream::new(messages)).await?.into_inner();
+        Ok(Self { fence, out, orders })
+    }
+
+    async fn hear(&mut self) -> anyhow::Result<Hear> {
+        let message = self.orders.message().await?.context("the coordinator closed the session")?;
+        anyhow::ensure!(message.fence.as_ref() == Some(&self.fence), "an order for another generation");
+        message.body.context("an empty order")
+    }
+
+    async fn say(&self, body: Say) {
+        // A coordinator that is gone is noticed by the lifeline.
+        self.out.send(pb::FromWorker { fence: Some(self.fence.clone()), body: Some(body) }).await.ok();
+    }
+
+    async fn stopped(self, step: u64) -> ExitCode {
+        println!("stopped at step {step}");
+        self.say(Say::Stopped(pb::Stopped { step })).await;
+        self.part().await;
+        ExitCode::SUCCESS
+    }
+
+    async fn failed(self, report: FailureReport) -> ExitCode {
+        eprintln!("{report}");
+        self.say(Say::Failure((&report).into())).await;
+        self.part().await;
+        ExitCode::from(1)
+    }
+
+    /// Ends the stream and waits for the other side to do the same, so that no word is lost.
+    async fn part(self) {
+        let Self { out, mut orders, .. } = self;
+        drop(out);
+        let last = async { while let Ok(Some(_)) = orders.message().await {} };
+        // A coordinator need not close its half before the process is gone.
+        tokio::time::timeout(Duration::from_millis(200), last).await.ok();
+    }
+}
+
+/// Connections to the other ranks: one that ends is a rank lost.
+struct Neighbours {
+    lost: mpsc::Receiver<usize>,
+    _listening: tokio::task::JoinHandle<()>,
+}
+
+impl Neighbours {
+    async fn meet(ring: TcpListener, peers: Vec<String>, rank: u32) -> anyhow::Result<Self> {
+        let (tell, lost) = mpsc::channel(peers.len());
+        for (peer, address) in peers.into_iter().enumerate() {
+            if peer != rank as usize {
+                let mut connection = TcpStream::connect(&address).await.with_context(|| format!("rank {peer}"))?;
+                let tell = tell.clone();
+                tokio::spawn(async move {
+                    while matches!(connection.read_u8().await, Ok(_)) {}
+                    tell.send(peer).await.ok();
+                });
+            }
+        }
+        let listening = tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((connection, _)) = ring.accept().await {
+                open.push(connection);
+            }
+        });
+        Ok(Self { lost, _listening: listening })
+    }
+}

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Every check of the project. See --help.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+  cat <<'H'
+usage: scripts/test.sh
+
+Sets up, then runs every check: formatting, lints, documentation, unit and end-to-end tests. The first time takes
+about 20 minutes on two cores, most of it the build; afterwards a few. Tests run under cargo-nextest where it is
+installed, which ends a test that hangs, else under cargo test.
+H
+}
+
+case ${1:-} in
+  '') ;;
+  -h|--help) usage; exit 0 ;;
+  *) echo "test: unknown option $1 (see --help)" >&2; exit 2 ;;
+esac
+
+say() { printf 'test: %s\n' "$*" >&2; }
+begun=$SECONDS
+
+# stage NAME COMMAND...: ends the whole run where it fails.
+stage() {
+  local name=$1 started=$SECONDS status=0
+  shift
+  say "$name: $*"
+  "$@" || status=$?
+  if [ "$status" -ne 0 ]; then
+    say "$name FAILED after $((SECONDS - started)) s (exit code $status)"
+    exit "$status"
+  fi
+  say "$name: ok, $((SECONDS - started)) s"
+}
+
+stage set-up ./scripts/setup.sh
+stage weights ./scripts/fetch_minilm.sh
+stage formatting cargo fmt --all --check
+stage lints cargo clippy --workspace --all-targets -- -D warnings
+# End-to-end tests start the real programs, which a test build alone does not make.
+stage build cargo build --workspace --bins
+stage documentation cargo test --workspace --doc
+if cargo nextest --version >/dev/null 2>&1; then
+  stage tests cargo nextest run --workspace
+else
+  stage tests cargo test --workspace --lib --bins --tests
+fi
+say "everything passed in $((SECONDS - begun)) s"

@@ -1,0 +1,143 @@
+//! What can go wrong, said with the address, the file and the remedy.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::hosts::{ENDPOINT_VARIABLE, OFFLINE_VARIABLE, TOKEN_VARIABLE};
+
+/// Why something could not be fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// Network access is refused and something is missing.
+    #[error(
+        "{what} is not complete in {} (missing: {missing}), and {OFFLINE_VARIABLE} forbids fetching it; unset \
+         {OFFLINE_VARIABLE}, or put the files there", folder.display()
+    )]
+    Offline {
+        /// What was wanted.
+        what: String,
+        /// Where it would lie.
+        folder: PathBuf,
+        /// The files that are not there.
+        missing: String,
+    },
+
+    /// The server does not have the file.
+    #[error("{url} does not exist (404); check the repository's name and the revision")]
+    NotFound {
+        /// The address asked for.
+        url: String,
+    },
+
+    /// The server refuses the file.
+    #[error(
+        "{url} was refused ({status}): the repository does not exist, is private, or asks for its terms to be \
+         accepted; check its name, or set {TOKEN_VARIABLE} to a token that may read it"
+    )]
+    Denied {
+        /// The address asked for.
+        url: String,
+        /// The answer's status.
+        status: u16,
+    },
+
+    /// The network or the server failed, again and again.
+    #[error(
+        "cannot fetch {url} into {}: {reason} (tries: {tries}); run it again to go on from there, or name a mirror \
+         by {ENDPOINT_VARIABLE}", target.display()
+    )]
+    Network {
+        /// The address asked for.
+        url: String,
+        /// The file being written.
+        target: PathBuf,
+        /// What failed last.
+        reason: String,
+        /// How often it was tried without any headway.
+        tries: u32,
+    },
+
+    /// What arrived is not what was expected.
+    #[error(
+        "{url} is not the expected file: {what} is {found}, expected {expected}; nothing was written to {}. The file \
+         was changed at its source, or a proxy altered it: check the expected value and the revision", target.display()
+    )]
+    Mismatch {
+        /// The address asked for.
+        url: String,
+        /// Where the file would have gone.
+        target: PathBuf,
+        /// SHA-256 or size.
+        what: &'static str,
+        /// What was expected.
+        expected: String,
+        /// What arrived.
+        found: String,
+    },
+
+    /// Another process holds the lock and makes no headway.
+    #[error(
+        "another process has been fetching {} for {seconds} s without headway; end it (it holds {}) and try again",
+        target.display(), lock.display()
+    )]
+    Locked {
+        /// The file being fetched.
+        target: PathBuf,
+        /// The lock file.
+        lock: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+
+    /// A local file or folder cannot be used.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+
+    /// The name cannot be a repository's.
+    #[error(
+        "{name:?} is not a repository's name; it has the form owner/name, of letters, digits, '-', '_' and '.'"
+    )]
+    BadName {
+        /// The name given.
+        name: String,
+    },
+
+    /// The expected checksum is not one.
+    #[error("{text:?} is not a SHA-256 checksum; it has 64 hexadecimal digits")]
+    BadChecksum {
+        /// The text given.
+        text: String,
+    },
+
+    /// A job's `model` means nothing that exists.
+    #[error(
+        "model {model:?} was not found: {tried}; a model is a folder in Hugging Face layout (config.json, \
+         model.safetensors, tokenizer.json) or a repository owner/name on the model hub"
+    )]
+    NoModel {
+        /// The text given.
+        model: String,
+        /// What was tried, and what came of it.
+        tried: String,
+    },
+}
+
+impl FetchError {
+    /// A mapper for `map_err`: `action` on `path` failed.
+    pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { action, path: path.to_owned(), source }
+    }
+
+    /// Whether the server said that it has no such thing, or none for us.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::Denied { .. })
+    }
+}
