@@ -28,8 +28,8 @@ impl JobsService {
         self.registry.get(&id).ok_or_else(|| Status::not_found(format!("there is no job {id}; squadctl list shows all")))
     }
 
-    /// The spec of a request, validated and with absolute paths.
-    fn spec(&self, text: &str) -> Result<JobSpec, Status> {
+    /// The spec of a request, validated and with absolute paths, and whether its task can be done.
+    fn spec(&self, text: &str, task: &Task) -> Result<JobSpec, Status> {
         let invalid = |e: spec::SpecError| Status::invalid_argument(e.to_string());
         let value = spec::parse(text, "the submitted spec").map_err(invalid)?;
         let mut spec = spec::validate(&value, "the submitted spec").map_err(invalid)?.into_inner();
@@ -38,11 +38,19 @@ impl JobsService {
         if root.join(&spec.model).is_dir() {
             spec.model = root.join(&spec.model).to_string_lossy().into_owned();
         }
-        for (field, path) in [("data.train", &spec.data.train), ("data.dev", &spec.data.dev)] {
-            if let Some(path) = path
-                && !Path::new(path).is_file()
-            {
-                return Err(Status::invalid_argument(format!("{field}: there is no file {path}")));
+        let trains = *task == Task::Train;
+        for (field, path, wanted, needed) in [
+            ("data.train", &spec.data.train, trains, trains),
+            ("data.dev", &spec.data.dev, true, !trains),
+        ] {
+            match path {
+                Some(path) if wanted && !Path::new(path).is_file() => {
+                    return Err(Status::invalid_argument(format!("{field}: there is no file {path}")));
+                }
+                None if needed => {
+                    return Err(Status::invalid_argument(format!("{field}: the task needs a file, the spec names none")));
+                }
+                _ => {}
             }
         }
         Ok(spec)
@@ -72,19 +80,11 @@ fn job_of(record: Record) -> pb::Job {
 impl pb::jobs_server::Jobs for JobsService {
     async fn submit(&self, request: Request<pb::SubmitRequest>) -> Result<Response<pb::SubmitReply>, Status> {
         let request = request.into_inner();
-        let spec = self.spec(&request.spec_json)?;
         let task: Task = match request.task_json.as_str() {
             "" => Task::Train,
             text => serde_json::from_str(text).map_err(|e| Status::invalid_argument(format!("the task: {e}")))?,
         };
-        let missing = match task {
-            Task::Train if spec.data.train.is_none() => Some("data.train: nothing to train on; give a file, or evaluate only"),
-            Task::Evaluate { .. } if spec.data.dev.is_none() => Some("data.dev: nothing to evaluate on; give a file"),
-            _ => None,
-        };
-        if let Some(sentence) = missing {
-            return Err(Status::invalid_argument(sentence));
-        }
+        let spec = self.spec(&request.spec_json, &task)?;
         let processes = if request.processes == 0 { spec.resources.workers } else { request.processes };
         let slots = self.registry.config().slots;
         if processes > slots {

@@ -35,6 +35,8 @@ impl pb::workers_server::Workers for WorkersService {
         let Some(Body::Hello(hello)) = first.body else {
             return Err(Status::invalid_argument("a session begins with hello"));
         };
+        #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+        let gone = |_| Status::unavailable("the job has ended");
         let refused = || Status::permission_denied("no such job, or another token");
         let credentials = self.registry.credentials(&JobId(fence.job.0.clone())).ok_or_else(refused)?;
         if !same_secret(&credentials.token, &hello.token) {
@@ -42,7 +44,6 @@ impl pb::workers_server::Workers for WorkersService {
         }
         let (outbound, answers) = unbounded_channel();
         let (generation, slot, inbox) = (fence.generation, hello.slot, credentials.inbox);
-        let gone = |_| Status::unavailable("the job has ended");
         inbox.send(Inbox::Session { slot, outbound }).map_err(gone)?;
         let tell = move |input| inbox.send(Inbox::Event(Event::Worker { generation, slot, input }));
         tell(Input::Hello { ring: hello.ring_address }).map_err(gone)?;

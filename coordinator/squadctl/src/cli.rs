@@ -1,0 +1,366 @@
+//! Every command, flag and example.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// What stands under the help of the whole program.
+const EXAMPLES: &str = "\
+Examples:
+  squadctl run job.yaml -np 2               fine-tune here, with two worker processes
+  squadctl submit job.yaml --wait           the same on a daemon (squad-coordinator serve)
+  squadctl predict --model out/model --question 'Who?' --context 'Ada wrote it.'
+  squadctl explain SQ-004                   what a failure code means
+
+Exit codes: 0 done, 1 the job or check failed, 2 bad usage or spec, 130 interrupted.
+Data goes to stdout, talk to stderr. With --output json stdout holds exactly one JSON document; events of
+run, watch and submit --wait go to stderr as JSON lines. Colours: only on a terminal, and not with NO_COLOR.";
+
+/// Fine-tunes BERT-like models on SQuAD questions with several worker processes.
+#[derive(Debug, Parser)]
+#[command(name = "squadctl", version, propagate_version = true, arg_required_else_help = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// Shape of the answer: text, or json for exactly one JSON document on stdout.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT", hide_possible_values = true)]
+    pub(crate) output: Format,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The shape of answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// Exactly one JSON document.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a job here and wait for it: fine-tune, then evaluate
+    ///
+    /// Starts the workers of a job spec on this machine, shows their progress and prints the results. Relative
+    /// paths in the spec, and in --set, start at the spec's folder. Ctrl-C asks the workers to stop; a second
+    /// one does not wait for them. With --output json the job, with its results or its failure, is one JSON
+    /// document on stdout at the end, and events are JSON lines on stderr.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  squadctl run job.yaml
+  squadctl run job.yaml -np 4 --set train.epochs=1 --set train.learning_rate=2e-4
+  squadctl run job.yaml --eval-only                         evaluate the newest checkpoint
+  squadctl run job.yaml --eval-only --checkpoint all        every checkpoint; the best one is named
+  squadctl run job.yaml --output json 2>events.jsonl >job.json"
+    )]
+    Run(SpecArgs),
+    /// Hand a job to a daemon
+    ///
+    /// Prints the job's identifier. Relative paths in the spec start at the daemon's root folder. With --wait
+    /// it goes on as watch does.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  squadctl submit job.yaml
+  squadctl submit job.yaml --wait --set name=second-try
+  squadctl submit job.yaml --server http://gpu-box:7311"
+    )]
+    Submit {
+        /// The job.
+        #[command(flatten)]
+        spec: SpecArgs,
+        /// Watch the job to its end.
+        #[arg(long)]
+        wait: bool,
+        /// Where.
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// List the jobs of a daemon
+    #[command(after_help = "Examples:\n  squadctl list\n  squadctl list --output json | jq -r '.[].id'")]
+    List {
+        /// Where.
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Show one job
+    #[command(after_help = "Examples:\n  squadctl get quickstart-7f3a9c\n  squadctl get quick --output json")]
+    Get {
+        /// Which.
+        #[command(flatten)]
+        job: JobArgs,
+    },
+    /// Follow a job to its end
+    ///
+    /// Shows all that happened so far, then progress as it comes, then the results. Ctrl-C ends the watching,
+    /// not the job. With --output json the job is one JSON document on stdout at the end, and events are JSON
+    /// lines on stderr.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "Examples:\n  squadctl watch quickstart-7f3a9c\n  squadctl watch quick --output json"
+    )]
+    Watch {
+        /// Which.
+        #[command(flatten)]
+        job: JobArgs,
+    },
+    /// Print what a job's workers wrote
+    #[command(after_help = "\
+Examples:
+  squadctl logs quick --tail 20
+  squadctl logs quick --rank 1 --follow")]
+    Logs {
+        /// Which.
+        #[command(flatten)]
+        job: JobArgs,
+        /// Only this rank's lines.
+        #[arg(long, value_name = "N")]
+        rank: Option<u32>,
+        /// Go on with new lines until the job has ended.
+        #[arg(long, short)]
+        follow: bool,
+        /// Only the last lines of each rank.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        tail: Option<u32>,
+    },
+    /// Ask a job to stop
+    #[command(after_help = "Examples:\n  squadctl cancel quick\n  squadctl cancel quick --wait")]
+    Cancel {
+        /// Which.
+        #[command(flatten)]
+        job: JobArgs,
+        /// Wait until its workers are gone.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Explain a failure code
+    #[command(after_help = "Examples:\n  squadctl explain SQ-004")]
+    Explain {
+        /// The code, such as SQ-004.
+        #[arg(value_name = "CODE")]
+        code: String,
+    },
+    /// Score predictions with SQuAD's official metric
+    ///
+    /// Keys and figures are the official script's; stdout holds them as JSON in either output format.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  squadctl evaluate --data dev-v1.1.json --predictions out/eval/predictions.json
+  squadctl evaluate --data dev-v2.0.json --predictions p.json --na-prob na_prob.json --na-prob-thresh 0.5"
+    )]
+    Evaluate(EvaluateArgs),
+    /// Ask a fine-tuned model one question
+    ///
+    /// Runs squad-worker, whose answer and exit code are passed on.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  squadctl predict --model out/model --question 'Who wrote it?' --context 'Ada wrote it in 1843.'
+  squadctl predict --model out/model --question 'Who wrote it?' --context-file page.txt --output json"
+    )]
+    Predict(PredictArgs),
+    /// Bring models from a model hub
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  squadctl models fetch sentence-transformers/all-MiniLM-L6-v2 --dir models/minilm"
+    )]
+    Models {
+        /// What to do with models.
+        #[command(subcommand)]
+        command: ModelsCommand,
+    },
+    /// Look at question files
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Examples:\n  squadctl data baseline --data squad/dev-v1.1.json"
+    )]
+    Data {
+        /// What to look at.
+        #[command(subcommand)]
+        command: DataCommand,
+    },
+    /// Print the JSON Schema of job specs
+    #[command(after_help = "Examples:\n  squadctl schema > job.schema.json")]
+    Schema,
+    /// Print a completion script for a shell
+    #[command(after_help = "\
+Examples:
+  squadctl completions bash > ~/.local/share/bash-completion/completions/squadctl
+  squadctl completions zsh > ~/.zfunc/_squadctl")]
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The commands about model folders.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Download a model's files, checked and resumable
+    ///
+    /// Brings config.json, tokenizer.json, model.safetensors and what else the tokenizer has. Files that are
+    /// there stay; a download that broke off goes on where it was. HF_ENDPOINT names a mirror, HF_TOKEN a token
+    /// for private repositories, HF_HUB_OFFLINE=1 forbids the network.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  squadctl models fetch sentence-transformers/all-MiniLM-L6-v2 --dir models/minilm
+  squadctl models fetch google-bert/bert-base-uncased --dir models/bert --revision main --sha256 HEX"
+    )]
+    Fetch(FetchArgs),
+}
+
+/// A repository and where it goes.
+#[derive(Debug, Args)]
+pub(crate) struct FetchArgs {
+    /// The repository, as in owner/name.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The folder that the files go to.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Expected SHA-256 of model.safetensors.
+    #[arg(long, value_name = "HEX")]
+    pub(crate) sha256: Option<String>,
+    /// Branch, tag or commit [default: main].
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) revision: Option<String>,
+}
+
+/// A job spec and how it is to be run.
+#[derive(Debug, Args)]
+pub(crate) struct SpecArgs {
+    /// The job spec, YAML or JSON (its fields: squadctl schema).
+    #[arg(value_name = "SPEC")]
+    pub(crate) spec: PathBuf,
+    /// Worker processes that share the work; -np works too [default: resources.workers of the spec].
+    #[arg(short = 'n', long = "np", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) processes: Option<u32>,
+    /// Change a field of the spec, as in train.epochs=1; may be repeated.
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Train nothing: evaluate checkpoints of the output folder.
+    #[arg(long)]
+    pub(crate) eval_only: bool,
+    /// What --eval-only evaluates: latest, all, or a checkpoint or model folder [default: latest].
+    #[arg(long, value_name = "latest|all|PATH", requires = "eval_only")]
+    pub(crate) checkpoint: Option<String>,
+}
+
+/// Which daemon.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// The daemon's address.
+    #[arg(long, env = "SQUADCTL_SERVER", default_value = "http://127.0.0.1:7311", value_name = "URL")]
+    pub(crate) server: String,
+}
+
+/// Which job of which daemon.
+#[derive(Debug, Args)]
+pub(crate) struct JobArgs {
+    /// The job's identifier, or the beginning of one if it is the only such job.
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    /// Where.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// The files of the official metric.
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArgs {
+    /// Questions and answers in SQuAD's JSON format, version 1.1 or 2.0.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: PathBuf,
+    /// Predictions: one JSON object, question id to text.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) predictions: PathBuf,
+    /// Probabilities that there is no answer: one JSON object, question id to number.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) na_prob: Option<PathBuf>,
+    /// Questions with a higher probability count as unanswered.
+    #[arg(long, value_name = "T", default_value_t = 1.0, requires = "na_prob")]
+    pub(crate) na_prob_thresh: f64,
+}
+
+/// Looking at question files.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Print the best F1 of any rule that never reads the question: what a model must beat
+    #[command(after_help = "Examples:\n  squadctl data baseline --data squad/dev-v1.1.json --output json")]
+    Baseline {
+        /// Questions and answers in SQuAD's JSON format, version 1.1 or 2.0.
+        #[arg(long, value_name = "FILE")]
+        data: PathBuf,
+    },
+}
+
+/// A question to a model.
+#[derive(Debug, Args)]
+pub(crate) struct PredictArgs {
+    /// A fine-tuned model's folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// The question.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) question: String,
+    /// The text that may hold the answer.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        required_unless_present = "context_file",
+        conflicts_with = "context_file"
+    )]
+    pub(crate) context: Option<String>,
+    /// A file with that text.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) context_file: Option<PathBuf>,
+    /// How many answers to list [default: 3].
+    #[arg(long, value_name = "N")]
+    pub(crate) n_best: Option<usize>,
+    /// Answer "no answer" where that is more probable than this.
+    #[arg(long, value_name = "PROBABILITY")]
+    pub(crate) null_threshold: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        fn check(command: &clap::Command, name: &str) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Examples:") && help.contains(name), "{name}: {help}");
+            for command in command.get_subcommands() {
+                check(command, &format!("{name} {}", command.get_name()));
+            }
+        }
+        check(&Cli::command(), "squadctl");
+    }
+
+    #[test]
+    fn checkpoint_needs_eval_only() {
+        assert!(Cli::try_parse_from(["squadctl", "run", "a.yaml", "--checkpoint", "all"]).is_err());
+        assert!(
+            Cli::try_parse_from(["squadctl", "run", "a.yaml", "--eval-only", "--checkpoint", "all"]).is_ok()
+        );
+    }
+}

@@ -1,0 +1,52 @@
+//! What each command does.
+
+mod daemon;
+mod evaluate;
+mod models;
+mod offline;
+mod predict;
+mod run;
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::cli::{Command, DataCommand, ModelsCommand};
+use crate::fault::Verdict;
+use crate::output::Output;
+
+/// Does what the user asked for.
+pub(crate) fn perform(command: Command, output: &Output) -> anyhow::Result<Verdict> {
+    let output = *output;
+    match command {
+        Command::Run(spec) => with_runtime(run::run(spec, output)),
+        Command::Submit { spec, wait, server } => with_runtime(daemon::submit(spec, wait, server, output)),
+        Command::List { server } => with_runtime(daemon::list(server, output)),
+        Command::Get { job } => with_runtime(daemon::get(job, output)),
+        Command::Watch { job } => with_runtime(daemon::watch(job, output)),
+        Command::Logs { job, rank, follow, tail } => {
+            with_runtime(daemon::logs(job, (rank, follow, tail.unwrap_or(0)), output))
+        }
+        Command::Cancel { job, wait } => with_runtime(daemon::cancel(job, wait, output)),
+        Command::Explain { code } => offline::explain(&code, output),
+        Command::Evaluate(files) => evaluate::evaluate(&files, output),
+        Command::Data { command: DataCommand::Baseline { data } } => evaluate::baseline(&data, output),
+        Command::Predict(question) => predict::predict(&question, output),
+        Command::Models { command: ModelsCommand::Fetch(arguments) } => models::fetch(&arguments, output),
+        Command::Schema => offline::schema(output),
+        Command::Completions { shell } => offline::completions(shell, output),
+    }
+}
+
+/// Runs a command that talks over gRPC.
+fn with_runtime(command: impl Future<Output = anyhow::Result<Verdict>>) -> anyhow::Result<Verdict> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let verdict = runtime.block_on(Box::pin(command));
+    // A file operation that hangs must not keep the prompt from coming back.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    verdict
+}

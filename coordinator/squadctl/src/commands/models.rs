@@ -1,0 +1,84 @@
+//! Model folders.
+
+use std::sync::Mutex;
+
+use anyhow::anyhow;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use squad_fetch::{Event, FetchError, FetchOptions, FetchReport, FileState, Progress, fetch_repository};
+
+use crate::cli::FetchArgs;
+use crate::fault::{BadUsage, Verdict};
+use crate::output::Output;
+
+/// Brings a repository of the model hub into a folder.
+pub(super) fn fetch(arguments: &FetchArgs, output: Output) -> anyhow::Result<Verdict> {
+    let options = FetchOptions {
+        revision: arguments.revision.clone(),
+        weights_sha256: arguments.sha256.clone(),
+        progress: Progress::new(teller(output)),
+        ..FetchOptions::from_env()
+    };
+    let report =
+        fetch_repository(&arguments.name, &arguments.dir, &options).map_err(|error| match error {
+            FetchError::BadName { .. } | FetchError::BadChecksum { .. } => BadUsage(error.to_string()).into(),
+            _ => anyhow!(error),
+        })?;
+    output.answer(&report, || text(&report))?;
+    Ok(Verdict::Done)
+}
+
+/// The folder, which is what scripts go on with; what became of the files is for people.
+fn text(report: &FetchReport) -> String {
+    let mut text = format!("{}\n", report.folder.display());
+    for file in &report.files {
+        let state = match file.state {
+            FileState::Present => "was there already",
+            FileState::Fetched => "fetched",
+            FileState::Absent => "not in the repository",
+        };
+        text += &format!("  {}: {state}\n", file.name);
+    }
+    text
+}
+
+/// Shows a download: a bar where one can be drawn, else a line for each file and for what goes wrong.
+fn teller(output: Output) -> impl Fn(&Event<'_>) + Send + Sync {
+    let target = if output.is_live() { ProgressDrawTarget::stderr } else { ProgressDrawTarget::hidden };
+    let style =
+        ProgressStyle::with_template("{prefix} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    let current: Mutex<Option<(String, ProgressBar)>> = Mutex::new(None);
+    move |event| {
+        // Nothing panics while the lock is held; a poisoned bar could still be drawn.
+        let mut current = current.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let say = |text: &str| match &*current {
+            Some((_, bar)) if output.is_live() => bar.println(text),
+            _ => output.talk(text),
+        };
+        match event {
+            Event::Bytes { file, done, total } => {
+                if current.as_ref().is_none_or(|(name, _)| name != file) {
+                    let bar = ProgressBar::with_draw_target(*total, target()).with_style(style.clone());
+                    bar.set_prefix((*file).to_owned());
+                    *current = Some(((*file).to_owned(), bar));
+                }
+                if let Some((_, bar)) = &*current {
+                    bar.set_position(*done);
+                }
+            }
+            Event::Retry { file, reason, pause } => {
+                say(&format!("{file}: {reason}; trying again in {:.0} s", pause.as_secs_f64()));
+            }
+            Event::Waiting { file } => {
+                say(&format!("{file}: another process is fetching it; waiting for that"))
+            }
+            Event::Done { file, bytes } => {
+                if let Some((_, bar)) = current.take() {
+                    bar.finish_and_clear();
+                }
+                output.talk(&format!("{file}: {bytes} bytes, complete"));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The official metric on a set small enough for a sheet of paper.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::{Call, squadctl_in};
+
+/// Three questions about one sentence: two with an answer, one without.
+fn data() -> Value {
+    let context = "Ada Lovelace wrote the first program in 1843.";
+    json!({"version": "v2.0", "data": [{"title": "Ada", "paragraphs": [{"context": context, "qas": [
+        {"id": "who", "question": "Who wrote it?", "is_impossible": false,
+         "answers": [{"text": "Ada Lovelace", "answer_start": 0}]},
+        {"id": "when", "question": "When?", "is_impossible": false,
+         "answers": [{"text": "in 1843", "answer_start": 37}]},
+        {"id": "where", "question": "Where?", "is_impossible": true, "answers": []},
+    ]}]}]})
+}
+
+fn evaluate(folder: &Path, predictions: &Value, more: &[&str]) -> Call {
+    fs::write(folder.join("dev.json"), data().to_string()).unwrap();
+    fs::write(folder.join("p.json"), predictions.to_string()).unwrap();
+    squadctl_in(folder, &[&["evaluate", "--data", "dev.json", "--predictions", "p.json"], more].concat())
+}
+
+fn close(document: &Value, key: &str, expected: f64) {
+    let found = document[key].as_f64().unwrap_or_else(|| panic!("no {key} in {document}"));
+    assert!((found - expected).abs() < 1e-9, "{key}: {found}, expected {expected}");
+}
+
+#[test]
+fn figures_are_those_of_the_sheet_of_paper() {
+    let folder = tempfile::tempdir().unwrap();
+    // "the Ada Lovelace!" normalises to the answer: exact 1, F1 1. "1843" has precision 1 and recall 1/2: exact
+    // 0, F1 2/3. "London" where there is no answer: 0, 0.
+    let predictions = json!({"who": "the Ada Lovelace!", "when": "1843", "where": "London"});
+    let call = evaluate(folder.path(), &predictions, &[]);
+    assert_eq!((call.code, call.stderr.as_str()), (0, ""));
+    let document = call.json();
+    close(&document, "exact", 100.0 / 3.0);
+    close(&document, "f1", 100.0 * (1.0 + 2.0 / 3.0) / 3.0);
+    close(&document, "HasAns_exact", 50.0);
+    close(&document, "HasAns_f1", 100.0 * (1.0 + 2.0 / 3.0) / 2.0);
+    close(&document, "NoAns_f1", 0.0);
+    let keys: Vec<&str> = document.as_object().unwrap().keys().map(String::as_str).collect();
+    let official = [
+        "exact",
+        "f1",
+        "total",
+        "HasAns_exact",
+        "HasAns_f1",
+        "HasAns_total",
+        "NoAns_exact",
+        "NoAns_f1",
+        "NoAns_total",
+    ];
+    assert_eq!(keys, official);
+}
+
+#[test]
+fn null_odds_let_a_question_abstain_and_search_the_best_threshold() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("n.json"), r#"{"who": 0.1, "when": 0.3, "where": 0.9}"#).unwrap();
+    let predictions = json!({"who": "Ada Lovelace", "when": "1843", "where": "London"});
+    let call = evaluate(folder.path(), &predictions, &["--na-prob", "n.json", "--na-prob-thresh", "0.5"]);
+    let document = call.json();
+    // Above 0.5 "where" counts as abstained, which is right.
+    close(&document, "NoAns_exact", 100.0);
+    close(&document, "exact", 200.0 / 3.0);
+    // Best: answer up to 0.1 for exact (1 abstained right + 1), up to 0.3 for F1 (+ 2/3).
+    close(&document, "best_exact", 200.0 / 3.0);
+    close(&document, "best_exact_thresh", 0.1);
+    close(&document, "best_f1", 100.0 * (2.0 + 2.0 / 3.0) / 3.0);
+    close(&document, "best_f1_thresh", 0.3);
+}
+
+#[test]
+fn questions_and_predictions_that_do_not_match_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let call = evaluate(folder.path(), &json!({"who": "Ada Lovelace", "why": "fun"}), &[]);
+    assert_eq!(call.code, 0);
+    assert!(call.stderr.contains("no prediction, counted as an empty answer: when"), "{}", call.stderr);
+    assert!(call.stderr.contains("not in the data: why"), "{}", call.stderr);
+    close(&call.json(), "exact", 200.0 / 3.0);
+}
+
+#[test]
+fn files_that_cannot_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let call = squadctl_in(folder.path(), &["evaluate", "--data", "dev.json", "--predictions", "p.json"]);
+    assert_eq!((call.code, call.stdout.as_str()), (2, ""));
+    assert_eq!(call.stderr, "error: cannot read dev.json: No such file or directory (os error 2)\n");
+
+    let call = evaluate(folder.path(), &json!(["who"]), &[]);
+    assert_eq!(call.code, 1);
+    assert!(call.stderr.starts_with("error: p.json: it must hold one JSON object"), "{}", call.stderr);
+
+    fs::write(folder.path().join("broken.json"), "{\"data\": [").unwrap();
+    let broken = ["evaluate", "--data", "broken.json", "--predictions", "p.json", "--output", "json"];
+    let call = squadctl_in(folder.path(), &broken);
+    assert_eq!(call.code, 1);
+    assert!(call.stderr.starts_with("error: broken.json, line 1, column 10"), "{}", call.stderr);
+    assert_eq!(call.json()["exit_code"], 1);
+}
+
+#[test]
+fn an_offset_that_does_not_match_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut data = data();
+    data["data"][0]["paragraphs"][0]["qas"][1]["answers"][0] = json!({"text": "in 1844", "answer_start": 37});
+    fs::write(folder.path().join("moved.json"), data.to_string()).unwrap();
+    fs::write(folder.path().join("p.json"), "{}").unwrap();
+    let call = squadctl_in(folder.path(), &["evaluate", "--data", "moved.json", "--predictions", "p.json"]);
+    assert_eq!(call.code, 1);
+    assert!(call.stderr.starts_with("error: moved.json: question when: answer_start 37"), "{}", call.stderr);
+    assert_eq!(call.stderr.lines().count(), 1, "{}", call.stderr);
+}

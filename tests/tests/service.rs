@@ -1,0 +1,87 @@
+//! The daemon and its users: submit, watch, logs, cancel, failure, restart.
+
+use squad_tests::{Daemon, Job, wait_for, workers_in};
+
+/// Submits a job that would run for hours, and waits for its first step. Gives its id.
+fn endless(job: &Job, daemon: &Daemon) -> String {
+    let mut spec = job.spec();
+    spec["train"]["steps"] = 100_000.into();
+    job.write_spec(&spec);
+    let submitted = job.squadctl(&["submit", "job.yaml", "--server", &daemon.url, "--output", "json"]).success();
+    let id = submitted.json()["id"].as_str().unwrap_or_else(|| panic!("{}", submitted.stdout())).to_owned();
+    wait_for("the first step", || std::fs::metadata(job.path("out/metrics.jsonl")).is_ok_and(|m| m.len() > 0));
+    id
+}
+
+fn state(job: &Job, daemon: &Daemon, id: &str) -> serde_json::Value {
+    job.squadctl(&["get", id, "--server", &daemon.url, "--output", "json"]).success().json()
+}
+
+#[test]
+fn submit_and_wait_then_read_everything_back() {
+    let job = Job::new();
+    let mut daemon = Daemon::start(&job);
+    job.squadctl(&["submit", "job.yaml", "--wait", "--server", &daemon.url]).success();
+    let list = job.squadctl(&["list", "--server", &daemon.url, "--output", "json"]).success().json();
+    let id = list[0]["id"].as_str().unwrap_or_else(|| panic!("{list}")).to_owned();
+    let document = state(&job, &daemon, &id);
+    assert_eq!(document["state"], "succeeded", "{document}");
+    assert!(document["results"]["f1"].is_number(), "{document}");
+    let logs = job.squadctl(&["logs", &id, "--server", &daemon.url]).success();
+    assert!(logs.stdout().contains("parameters in 8 stages"), "{}", logs.stdout());
+    let watched = job.squadctl(&["watch", &id, "--server", &daemon.url]).success();
+    assert!(watched.stderr().contains("succeeded") || watched.stdout().contains("succeeded"));
+
+    // A restarted daemon remembers.
+    daemon.terminate();
+    let daemon = Daemon::start(&job);
+    assert_eq!(state(&job, &daemon, &id)["results"], document["results"]);
+}
+
+#[test]
+fn cancel_in_the_middle_leaves_no_worker() {
+    let job = Job::new();
+    let daemon = Daemon::start(&job);
+    let id = endless(&job, &daemon);
+    job.squadctl(&["cancel", &id, "--wait", "--server", &daemon.url]).success();
+    assert_eq!(state(&job, &daemon, &id)["state"], "cancelled");
+    let left: Vec<i32> = squad_workers_of(&job);
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_killed_worker_fails_the_job_with_rank_and_cause() {
+    let job = Job::new();
+    let daemon = Daemon::start(&job);
+    let id = endless(&job, &daemon);
+    let workers = squad_workers_of(&job);
+    assert_eq!(workers.len(), 2);
+    let begun = std::time::Instant::now();
+    // Workers are launched in the order of ranks.
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(workers[1]), nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_for("the failure", || state(&job, &daemon, &id)["state"] == "failed");
+    assert!(begun.elapsed().as_secs() < 15, "it took {:?}", begun.elapsed());
+    let failure = state(&job, &daemon, &id)["failure"].clone();
+    assert_eq!((&failure["code"], &failure["rank"]), (&"SQ-004".into(), &1.into()), "{failure}");
+    assert!(failure["summary"].as_str().unwrap().contains("signal 9"), "{failure}");
+    assert!(squad_workers_of(&job).is_empty(), "the survivor ends too");
+    let watch = job.squadctl(&["watch", &id, "--server", &daemon.url]);
+    assert_eq!(watch.code(), 1);
+    assert!(watch.stderr().contains("SQ-004"), "{}", watch.stderr());
+}
+
+#[test]
+fn a_stopped_daemon_stops_its_workers() {
+    let job = Job::new();
+    let mut daemon = Daemon::start(&job);
+    let id = endless(&job, &daemon);
+    daemon.terminate();
+    wait_for("the workers' end", || squad_workers_of(&job).is_empty());
+    let daemon = Daemon::start(&job);
+    assert!(["cancelled", "failed"].contains(&state(&job, &daemon, &id)["state"].as_str().unwrap()));
+}
+
+/// Workers inherit the daemon's working folder, which is that of this test.
+fn squad_workers_of(_: &Job) -> Vec<i32> {
+    workers_in(&std::env::current_dir().unwrap())
+}
