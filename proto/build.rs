@@ -5,7 +5,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if std::env::var_os("CARGO_FEATURE_RPC").is_none() {
         return Ok(());
     }
-    let files = protox::compile(["squad/v1/types.proto", "squad/v1/jobs.proto", "squad/v1/workers.proto"], ["."])?;
+    let files =
+        protox::compile(["squad/v1/types.proto", "squad/v1/jobs.proto", "squad/v1/workers.proto"], ["."])?;
     tonic_prost_build::configure().compile_fds(files)?;
     Ok(())
 }

@@ -21,6 +21,8 @@
 
 use std::io::BufRead;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -82,8 +84,12 @@ async fn live(ticket: Ticket) -> anyhow::Result<ExitCode> {
             nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).ok();
         });
     }
-    let child = std::process::Command::new("sleep").arg("600").spawn()?;
-    println!("child {}", child.id());
+    // Rank 0 of `flee` has no child that holds its output open, so its end is known before the end of rank 1
+    // is, whose death it flees from.
+    if mode != "flee" || odd {
+        let child = std::process::Command::new("sleep").arg("600").spawn()?;
+        println!("child {}", child.id());
+    }
 
     let ring = TcpListener::bind("127.0.0.1:0").await?;
     let mut session = Session::open(&ticket, ring.local_addr()?.to_string()).await?;
@@ -111,8 +117,8 @@ async fn work(mode: &str, rank: u32, mut session: Session, mut ring: Neighbours)
                 Ok(_) => {}
                 Err(_) => return Ok(ExitCode::from(1)),
             },
-            lost = ring.lost.recv(), if matches!(mode, "hold" | "flee" | "crash" | "leave") => {
-                let lost = lost.unwrap_or_default();
+            // A world of one has no neighbours: the branch is never taken.
+            Some(lost) = ring.lost.recv(), if matches!(mode, "hold" | "flee" | "crash" | "leave") => {
                 if mode == "flee" {
                     return Ok(ExitCode::from(7));
                 }
@@ -130,7 +136,7 @@ async fn work(mode: &str, rank: u32, mut session: Session, mut ring: Neighbours)
                 _ => {}
             }
         }
-        session.say(Say::Beat(pb::Beat { phase: pb::Phase::Train.into(), done: step })).await;
+        session.step.store(step, Ordering::Relaxed);
         if mode == "succeed" || step == 1 {
             let mut progress = Progress::new(Phase::Train, step, STEPS);
             progress.loss = Some(1.0 / step as f64);
@@ -152,6 +158,28 @@ struct Session {
     fence: pb::Fence,
     out: mpsc::Sender<pb::FromWorker>,
     orders: tonic::Streaming<pb::ToWorker>,
+    /// The last step, for the beats; 0 while it loads.
+    step: Arc<AtomicU64>,
+}
+
+/// Says from Hello on that the worker lives.
+async fn keep_beating(
+    out: mpsc::WeakSender<pb::FromWorker>,
+    fence: pb::Fence,
+    step: Arc<AtomicU64>,
+    every: Duration,
+) {
+    let mut tick = tokio::time::interval(every);
+    loop {
+        tick.tick().await;
+        let done = step.load(Ordering::Relaxed);
+        let phase = if done == 0 { pb::Phase::Prepare } else { pb::Phase::Train };
+        let body = Some(Say::Beat(pb::Beat { phase: phase.into(), done }));
+        let Some(out) = out.upgrade() else { return };
+        if out.send(pb::FromWorker { fence: Some(fence.clone()), body }).await.is_err() {
+            return;
+        }
+    }
 }
 
 impl Session {
@@ -168,7 +196,11 @@ impl Session {
         };
         out.send(pb::FromWorker { fence: Some(fence.clone()), body: Some(Say::Hello(hello)) }).await?;
         let orders = client.session(ReceiverStream::new(messages)).await?.into_inner();
-        Ok(Self { fence, out, orders })
+        let step = Arc::new(AtomicU64::new(0));
+        let beat = squad_proto::Deadlines::from_patience(ticket.patience()).beat;
+        // A weak sender: the session ends with the worker's own.
+        tokio::spawn(keep_beating(out.downgrade(), fence.clone(), step.clone(), beat));
+        Ok(Self { fence, out, orders, step })
     }
 
     async fn hear(&mut self) -> anyhow::Result<Hear> {
@@ -217,10 +249,11 @@ impl Neighbours {
         let (tell, lost) = mpsc::channel(peers.len());
         for (peer, address) in peers.into_iter().enumerate() {
             if peer != rank as usize {
-                let mut connection = TcpStream::connect(&address).await.with_context(|| format!("rank {peer}"))?;
+                let mut connection =
+                    TcpStream::connect(&address).await.with_context(|| format!("rank {peer}"))?;
                 let tell = tell.clone();
                 tokio::spawn(async move {
-                    while matches!(connection.read_u8().await, Ok(_)) {}
+                    while connection.read_u8().await.is_ok() {}
                     tell.send(peer).await.ok();
                 });
             }

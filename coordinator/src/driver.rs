@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use squad_proto::pb::to_worker::Body;
-use squad_proto::{EventBody, Fence, JobId, JobSpec, Task, Ticket, pb};
+use squad_proto::{EventBody, Fence, Generation, JobId, JobSpec, Task, Ticket, pb};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tonic::Status;
 
 use crate::job::{Action, Event, Input, Machine, Order};
@@ -22,10 +23,14 @@ pub(crate) enum Inbox {
     Event(Event),
     /// A worker opened its session.
     Session {
+        /// The life that it says it belongs to.
+        generation: Generation,
         /// Which.
         slot: u32,
         /// How to answer.
         outbound: Outbound,
+        /// Whether it is let in; if not, why.
+        admit: oneshot::Sender<Result<(), String>>,
     },
 }
 
@@ -71,8 +76,13 @@ impl Driver {
             let event = tokio::select! {
                 Some(message) = inbox.recv() => match message {
                     Inbox::Event(event) => event,
-                    Inbox::Session { slot, outbound } => {
-                        sessions.insert(slot, outbound);
+                    Inbox::Session { generation, slot, outbound, admit } => {
+                        let answer = self.admission(generation, slot, sessions.contains_key(&slot));
+                        if answer.is_ok() {
+                            sessions.insert(slot, outbound);
+                        }
+                        // A worker that hung up meanwhile is followed by its process's end.
+                        admit.send(answer).ok();
                         continue;
                     }
                 },
@@ -104,6 +114,20 @@ impl Driver {
             }
         }
         self.registry.schedule();
+    }
+
+    /// Whether a session may take a slot. A stale or a second one must not get between a worker and its orders.
+    fn admission(&self, generation: Generation, slot: u32, taken: bool) -> Result<(), String> {
+        let (id, present) = (&self.job.id, self.machine.generation());
+        if generation != present {
+            return Err(format!(
+                "generation {generation} of {id} is not the present one, which is {present}"
+            ));
+        }
+        if slot >= self.job.world {
+            return Err(format!("{id} has slots 0 to {}, not {slot}", self.job.world - 1));
+        }
+        if taken { Err(format!("slot {slot} of {id} has joined already")) } else { Ok(()) }
     }
 
     async fn launch(&self, slot: u32, to_self: &UnboundedSender<Event>) -> Option<Launched> {

@@ -17,7 +17,12 @@ impl Follower {
     pub(crate) fn all(folder: &Path, processes: u32, rank: Option<u32>) -> Vec<Self> {
         (0..processes)
             .filter(|r| rank.is_none_or(|wanted| wanted == *r))
-            .map(|rank| Self { rank, path: folder.join(format!("rank-{rank}.log")), position: 0, rest: Vec::new() })
+            .map(|rank| Self {
+                rank,
+                path: folder.join(format!("rank-{rank}.log")),
+                position: 0,
+                rest: Vec::new(),
+            })
             .collect()
     }
 
@@ -50,7 +55,7 @@ mod tests {
         let mut file = std::fs::File::create(folder.path().join("rank-1.log")).unwrap();
         write!(file, "one\ntw").unwrap();
         assert_eq!(follower.lines(), ["one"]);
-        write!(file, "o\n").unwrap();
+        writeln!(file, "o").unwrap();
         assert_eq!(follower.lines(), ["two"]);
         assert!(follower.lines().is_empty());
     }

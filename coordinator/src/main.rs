@@ -20,7 +20,9 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Serve until SIGINT or SIGTERM.
-    #[command(after_help = "Examples:\n  squad-coordinator serve --root /data/jobs --state /data/state\n  squad-coordinator serve --listen 127.0.0.1:0 --port-file port")]
+    #[command(
+        after_help = "Examples:\n  squad-coordinator serve --root /data/jobs --state /data/state\n  squad-coordinator serve --listen 127.0.0.1:0 --port-file port"
+    )]
     Serve(Serve),
 }
 

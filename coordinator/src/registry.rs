@@ -75,7 +75,10 @@ impl Registry {
             };
             registry.lock().insert(id.clone(), entry);
             if unfinished {
-                let report = FailureReport::new(FailureCode::CoordinatorLost, "the coordinator ended while the job was not done");
+                let report = FailureReport::new(
+                    FailureCode::CoordinatorLost,
+                    "the coordinator ended while the job was not done",
+                );
                 let reason = report.to_string();
                 registry.record(&id, EventBody::Failure(report));
                 registry.record(&id, EventBody::State { state: JobState::Failed, reason });
@@ -152,8 +155,11 @@ impl Registry {
     /// behind it, or it might wait for ever.
     pub(crate) fn schedule(&self) {
         let mut jobs = self.lock();
-        let used: u32 =
-            jobs.values().filter(|e| e.started && !e.record.state.is_final()).map(|e| e.record.processes).sum();
+        let used: u32 = jobs
+            .values()
+            .filter(|e| e.started && !e.record.state.is_final())
+            .map(|e| e.record.processes)
+            .sum();
         let mut free = self.0.config.slots.saturating_sub(used);
         let mut waiting: Vec<&mut Entry> =
             jobs.values_mut().filter(|e| !e.started && !e.record.state.is_final()).collect();

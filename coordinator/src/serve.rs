@@ -88,8 +88,8 @@ impl Server {
         let jobs = JobsServer::new(JobsService { registry: self.registry.clone() })
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        let workers =
-            WorkersServer::new(WorkersService { registry: self.registry }).max_decoding_message_size(MAX_MESSAGE);
+        let workers = WorkersServer::new(WorkersService { registry: self.registry })
+            .max_decoding_message_size(MAX_MESSAGE);
         let serve = tonic::transport::Server::builder()
             .add_service(jobs)
             .add_service(workers)

@@ -119,8 +119,9 @@ impl Store {
             let mut statement = c.prepare(
                 "SELECT document FROM events WHERE job = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
             )?;
-            let rows = statement
-                .query_map(params![job.as_str(), sequence as i64, limit as i64], |row| row.get::<_, String>(0))?;
+            let rows = statement.query_map(params![job.as_str(), sequence as i64, limit as i64], |row| {
+                row.get::<_, String>(0)
+            })?;
             rows.map(|row| Ok(serde_json::from_str(&row?)?)).collect()
         })
     }
@@ -129,7 +130,9 @@ impl Store {
     pub(crate) fn last_sequence(&self, job: &JobId) -> Result<u64, StoreError> {
         self.with(|c| {
             let last: Option<Option<i64>> = c
-                .query_row("SELECT max(sequence) FROM events WHERE job = ?1", params![job.as_str()], |row| row.get(0))
+                .query_row("SELECT max(sequence) FROM events WHERE job = ?1", params![job.as_str()], |row| {
+                    row.get(0)
+                })
                 .optional()?;
             Ok(last.flatten().unwrap_or(0) as u64)
         })

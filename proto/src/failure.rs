@@ -62,14 +62,22 @@ impl FailureCode {
     pub fn remedy(self) -> &'static str {
         match self {
             Self::Data => "mend the data file that is named, or point data.train / data.dev elsewhere",
-            Self::Model => "check the model folder: config.json, model.safetensors and tokenizer.json must be whole",
+            Self::Model => {
+                "check the model folder: config.json, model.safetensors and tokenizer.json must be whole"
+            }
             Self::Output => "check that output_dir is writable and the disk is not full",
-            Self::WorkerDied => "read the worker's last lines (squadctl logs); killed by signal 9 often means out of memory",
-            Self::WorkerStalled => "look for a stopped or starved machine; raise fault.patience_s if steps take this long",
+            Self::WorkerDied => {
+                "read the worker's last lines (squadctl logs); killed by signal 9 often means out of memory"
+            }
+            Self::WorkerStalled => {
+                "look for a stopped or starved machine; raise fault.patience_s if steps take this long"
+            }
             Self::Collective => "look at the rank that is named and at the network between the hosts",
             Self::NotFinite => "lower train.learning_rate, or raise the warm-up",
             Self::Disagreement => "give all workers the same files and the same version of Squadron",
-            Self::Launch => "check that the worker program is there and can be executed (squad-worker --version)",
+            Self::Launch => {
+                "check that the worker program is there and can be executed (squad-worker --version)"
+            }
             Self::CoordinatorLost => "start the job again",
             Self::Internal => "please report it with the log of the rank",
         }

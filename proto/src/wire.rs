@@ -156,9 +156,10 @@ impl From<&Event> for pb::Event {
     fn from(event: &Event) -> Self {
         use pb::event::Body;
         let body = match &event.body {
-            EventBody::State { state, reason } => {
-                Body::State(pb::StateChange { state: pb::JobState::from(*state).into(), reason: reason.clone() })
-            }
+            EventBody::State { state, reason } => Body::State(pb::StateChange {
+                state: pb::JobState::from(*state).into(),
+                reason: reason.clone(),
+            }),
             EventBody::Progress(progress) => Body::Progress(progress.into()),
             EventBody::Note { rank, text } => Body::Note(pb::Note { rank: *rank, text: text.clone() }),
             EventBody::Failure(report) => Body::Failure(report.into()),
@@ -194,7 +195,8 @@ mod tests {
     fn events_survive_the_wire() {
         let mut progress = Progress::new(Phase::Train, 3, 10);
         progress.loss = Some(1.5);
-        let mut failure = FailureReport::new(FailureCode::WorkerDied, "rank 1 was killed by signal 9").of_rank(1);
+        let mut failure =
+            FailureReport::new(FailureCode::WorkerDied, "rank 1 was killed by signal 9").of_rank(1);
         failure.phase = Some(Phase::Train);
         failure.stderr_tail = vec!["last words".into()];
         let bodies = [

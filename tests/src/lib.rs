@@ -51,7 +51,8 @@ impl Job {
         let job = Self { folder: tempfile::tempdir().expect("a temporary folder") };
         let examples = repository().join("examples/quickstart");
         for (name, articles) in [("train", 6), ("dev", 2)] {
-            let text = std::fs::read_to_string(examples.join(format!("{name}-v1.1.json"))).expect("quickstart's data");
+            let text = std::fs::read_to_string(examples.join(format!("{name}-v1.1.json")))
+                .expect("quickstart's data");
             let mut data: Value = serde_json::from_str(&text).expect("JSON");
             data["data"].as_array_mut().expect("articles").truncate(articles);
             std::fs::write(job.path(&format!("{name}.json")), data.to_string()).expect("writable");
@@ -91,7 +92,11 @@ impl Job {
 
     /// Starts squadctl in the folder.
     pub fn start(&self, arguments: &[&str]) -> Child {
-        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("squadctl starts")
+        self.command(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("squadctl starts")
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -110,7 +115,9 @@ impl Job {
     /// The losses of metrics.jsonl.
     pub fn losses(&self, output: &str) -> Vec<f64> {
         let text = std::fs::read_to_string(self.path(output).join("metrics.jsonl")).expect("metrics.jsonl");
-        text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["loss"].as_f64().expect("a loss")).collect()
+        text.lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["loss"].as_f64().expect("a loss"))
+            .collect()
     }
 }
 
@@ -135,7 +142,8 @@ impl Finished {
 
     /// Standard output as one JSON document.
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout()).unwrap_or_else(|e| panic!("{e}: {}\n{}", self.stdout(), self.stderr()))
+        serde_json::from_str(&self.stdout())
+            .unwrap_or_else(|e| panic!("{e}: {}\n{}", self.stdout(), self.stderr()))
     }
 
     /// Fails the test unless the program succeeded.

@@ -25,7 +25,11 @@ fn three_mistakes_are_named_at_once() {
     spec["train"]["batch_size"] = json!(0);
     spec["head"] = json!("spam");
     job.write_spec(&spec);
-    refused(&job, 2, &["train.epoch", "did you mean epochs", "train.batch_size", "at least 1", "head", "conditional"]);
+    refused(
+        &job,
+        2,
+        &["train.epoch", "did you mean epochs", "train.batch_size", "at least 1", "head", "conditional"],
+    );
 }
 
 #[test]

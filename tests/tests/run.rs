@@ -10,23 +10,47 @@ fn two_workers_train_evaluate_and_leave_everything() {
     assert_eq!(results["train"]["world_size"], 2);
     assert_eq!(results["train"]["steps"], 6);
     assert!(results["f1"].as_f64().unwrap() >= results["exact"].as_f64().unwrap());
-    assert!(run.json().to_string().contains(results["weights_sha256"].as_str().unwrap()), "stdout is one document with the results");
-    for file in ["spec.yaml", "train.log", "metrics.jsonl", "model/model.safetensors", "model/tokenizer.json", "eval/predictions.json"] {
+    assert!(
+        run.json().to_string().contains(results["weights_sha256"].as_str().unwrap()),
+        "stdout is one document with the results"
+    );
+    for file in [
+        "spec.yaml",
+        "train.log",
+        "metrics.jsonl",
+        "model/model.safetensors",
+        "model/tokenizer.json",
+        "eval/predictions.json",
+    ] {
         assert!(job.path("out").join(file).is_file(), "{file}");
     }
     assert_eq!(job.losses("out").len(), 6);
 
     // The official metric gives the same figures for the predictions that were left.
-    let again = job.squadctl(&["evaluate", "--data", "dev.json", "--predictions", "out/eval/predictions.json"]).success();
+    let again = job
+        .squadctl(&["evaluate", "--data", "dev.json", "--predictions", "out/eval/predictions.json"])
+        .success();
     assert_eq!(again.json()["f1"], results["f1"]);
 
     // The second command: the kept checkpoint scores the same.
     job.squadctl(&["run", "job.yaml", "--eval-only", "--checkpoint", "all"]).success();
     assert_eq!(job.json("out/eval/results.json")["exact"], results["exact"]);
 
-    let asked = ["predict", "--model", "out/model", "--question", "What is measured?", "--context", "The height is measured."];
+    let asked = [
+        "predict",
+        "--model",
+        "out/model",
+        "--question",
+        "What is measured?",
+        "--context",
+        "The height is measured.",
+    ];
     let answer = job.squadctl(&asked).success();
-    assert!("The height is measured.".contains(answer.stdout().lines().next().unwrap().trim()), "{}", answer.stdout());
+    assert!(
+        "The height is measured.".contains(answer.stdout().lines().next().unwrap().trim()),
+        "{}",
+        answer.stdout()
+    );
 }
 
 #[test]
@@ -34,7 +58,8 @@ fn the_number_of_processes_changes_no_loss() {
     let job = Job::new();
     for (processes, out) in [("1", "one"), ("2", "two"), ("4", "four")] {
         let set = format!("output_dir={out}");
-        job.squadctl(&["run", "-np", processes, "job.yaml", "--set", &set, "--set", "resources.workers=4"]).success();
+        job.squadctl(&["run", "-np", processes, "job.yaml", "--set", &set, "--set", "resources.workers=4"])
+            .success();
     }
     let one = job.losses("one");
     for out in ["two", "four"] {
@@ -51,7 +76,9 @@ fn an_interrupt_stops_all_and_exits_130() {
     spec["train"]["steps"] = 100_000.into();
     job.write_spec(&spec);
     let mut run = job.start(&["run", "job.yaml"]);
-    wait_for("the first step", || std::fs::metadata(job.path("out/metrics.jsonl")).is_ok_and(|m| m.len() > 0));
+    wait_for("the first step", || {
+        std::fs::metadata(job.path("out/metrics.jsonl")).is_ok_and(|m| m.len() > 0)
+    });
     assert_eq!(workers_in(&job.path("")).len(), 2);
     let pid = nix::unistd::Pid::from_raw(run.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
@@ -68,7 +95,9 @@ fn a_killed_launcher_leaves_no_worker() {
     spec["train"]["steps"] = 100_000.into();
     job.write_spec(&spec);
     let mut run = job.start(&["run", "job.yaml"]);
-    wait_for("the first step", || std::fs::metadata(job.path("out/metrics.jsonl")).is_ok_and(|m| m.len() > 0));
+    wait_for("the first step", || {
+        std::fs::metadata(job.path("out/metrics.jsonl")).is_ok_and(|m| m.len() > 0)
+    });
     run.kill().unwrap();
     run.wait().unwrap();
     wait_for("the workers' end", || workers_in(&job.path("")).is_empty());
@@ -86,7 +115,17 @@ fn the_conditional_head_on_version_2() {
     job.write_spec(&spec);
     job.squadctl(&["run", "job.yaml"]).success();
     let results = job.json("out/results.json");
-    for key in ["exact", "f1", "total", "HasAns_exact", "NoAns_f1", "best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh"] {
+    for key in [
+        "exact",
+        "f1",
+        "total",
+        "HasAns_exact",
+        "NoAns_f1",
+        "best_exact",
+        "best_exact_thresh",
+        "best_f1",
+        "best_f1_thresh",
+    ] {
         assert!(results.get(key).is_some(), "{key}");
     }
 }

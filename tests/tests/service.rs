@@ -7,9 +7,12 @@ fn endless(job: &Job, daemon: &Daemon) -> String {
     let mut spec = job.spec();
     spec["train"]["steps"] = 100_000.into();
     job.write_spec(&spec);
-    let submitted = job.squadctl(&["submit", "job.yaml", "--server", &daemon.url, "--output", "json"]).success();
+    let submitted =
+        job.squadctl(&["submit", "job.yaml", "--server", &daemon.url, "--output", "json"]).success();
     let id = submitted.json()["id"].as_str().unwrap_or_else(|| panic!("{}", submitted.stdout())).to_owned();
-    wait_for("the first step", || std::fs::metadata(job.path("out/metrics.jsonl")).is_ok_and(|m| m.len() > 0));
+    wait_for("the first step", || {
+        std::fs::metadata(job.path("out/metrics.jsonl")).is_ok_and(|m| m.len() > 0)
+    });
     id
 }
 
@@ -58,7 +61,8 @@ fn a_killed_worker_fails_the_job_with_rank_and_cause() {
     assert_eq!(workers.len(), 2);
     let begun = std::time::Instant::now();
     // Workers are launched in the order of ranks.
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(workers[1]), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(workers[1]), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
     wait_for("the failure", || state(&job, &daemon, &id)["state"] == "failed");
     assert!(begun.elapsed().as_secs() < 15, "it took {:?}", begun.elapsed());
     let failure = state(&job, &daemon, &id)["failure"].clone();

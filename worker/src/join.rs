@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 use anyhow::Context;
 use squad_collective::{Background, Fence, RingListener, Topology};
-use squad_proto::{FailureReport, FailureCode, Ticket};
+use squad_proto::{FailureCode, FailureReport, Ticket};
 use squad_train::run::Outcome;
 use squad_train::{StopSignal, TrainError};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -109,10 +109,9 @@ impl Compute {
         let log = (place.rank == 0).then_some(output.as_path());
         let reporter = Reporter::new(self.position.clone(), self.to_control.clone(), log);
         let spec = &self.ticket.spec;
-        let prepared = model_folder(&spec.model)
-            .and_then(|folder| {
-                squad_train::prepare(spec, &self.ticket.task, &folder, &reporter).map_err(|e| failure::report(&e))
-            });
+        let prepared = model_folder(&spec.model).and_then(|folder| {
+            squad_train::prepare(spec, &self.ticket.task, &folder, &reporter).map_err(|e| failure::report(&e))
+        });
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(report) => return Some(Err(report)),
@@ -134,10 +133,11 @@ impl Compute {
             },
             patience: squad_proto::Deadlines::from_patience(self.ticket.patience()).collective,
         };
-        let outcome = squad_collective::connect(self.listener, topology).map_err(TrainError::from).and_then(|ring| {
-            let collective = Background::start(ring);
-            squad_train::run(prepared, &collective, spec, &self.ticket.task, (&reporter, &self.stop))
-        });
+        let outcome =
+            squad_collective::connect(self.listener, topology).map_err(TrainError::from).and_then(|ring| {
+                let collective = Background::start(ring);
+                squad_train::run(prepared, &collective, spec, &self.ticket.task, (&reporter, &self.stop))
+            });
         Some(outcome.map_err(|e| failure::report(&e)))
     }
 }

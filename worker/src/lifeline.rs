@@ -18,7 +18,9 @@ pub(crate) fn read_ticket() -> anyhow::Result<Ticket> {
     let mut line = String::new();
     std::io::stdin().lock().take(MAX_TICKET).read_line(&mut line).context("cannot read standard input")?;
     if line.trim().is_empty() {
-        anyhow::bail!("there is no ticket on standard input; squad-worker join is started by a launcher (see squadctl run --help)");
+        anyhow::bail!(
+            "there is no ticket on standard input; squad-worker join is started by a launcher (see squadctl run --help)"
+        );
     }
     serde_json::from_str(&line).context("standard input does not begin with a ticket of this version")
 }

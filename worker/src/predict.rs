@@ -51,14 +51,19 @@ enum Output {
 pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<ExitCode> {
     let context = match (&args.context, &args.context_file) {
         (Some(text), _) => text.clone(),
-        (None, Some(path)) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+        (None, Some(path)) => {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+        }
         (None, None) => anyhow::bail!("give --context or --context-file"),
     };
     anyhow::ensure!(!context.trim().is_empty(), "the context is empty");
     anyhow::ensure!(!args.question.trim().is_empty(), "the question is empty");
     let (config, fields) = EncoderConfig::read(&args.model)?;
     let head = save::head_of(&fields).with_context(|| {
-        format!("{} has no question-answering head; name the model folder of a finished run", args.model.display())
+        format!(
+            "{} has no question-answering head; name the model folder of a finished run",
+            args.model.display()
+        )
     })?;
     let (network, _) = load_network(&args.model, head, 0, Device::Cpu)?;
     let tokenizer = Tokenizer::from_folder(&args.model)?;
@@ -75,7 +80,11 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<ExitCode> {
         let batch = collate(&features, &[index], tokenizer.pad(), 8);
         scores.score(&network, &batch, (5, 5));
     }
-    let chosen = AnswerSettings { n_best: args.n_best.max(1), max_answer_length: 30, null_threshold: args.null_threshold };
+    let chosen = AnswerSettings {
+        n_best: args.n_best.max(1),
+        max_answer_length: 30,
+        null_threshold: args.null_threshold,
+    };
     let prediction = scores
         .predict(&dataset, &features, &chosen, matches!(head, HeadKind::Span))?
         .into_iter()

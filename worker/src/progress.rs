@@ -48,7 +48,11 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// A reporter; with `output` it appends to train.log there, as far as that can be written: whether the
     /// folder can be is found out, and told, where results are written.
-    pub(crate) fn new(position: Position, to_control: UnboundedSender<FromCompute>, output: Option<&Path>) -> Self {
+    pub(crate) fn new(
+        position: Position,
+        to_control: UnboundedSender<FromCompute>,
+        output: Option<&Path>,
+    ) -> Self {
         let log = output.and_then(|folder| {
             std::fs::create_dir_all(folder).ok()?;
             OpenOptions::new().create(true).append(true).open(folder.join("train.log")).ok()

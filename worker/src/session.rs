@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use squad_proto::pb::from_worker::Body as Say;
 use squad_proto::pb::to_worker::Body as Hear;
-use squad_proto::{Deadlines, Fence, FailureReport, Ticket, pb};
+use squad_proto::{Deadlines, FailureReport, Fence, Ticket, pb};
 use squad_train::StopSignal;
 use squad_train::run::Outcome;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -55,8 +55,8 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Ended> {
     let deadlines = Deadlines::from_patience(session.ticket.patience());
     let (say, outbound) = unbounded_channel();
-    let mut hear = open(&session.ticket, outbound, deadlines.hello).await?;
-    let mut talk = Talk { fence: session.ticket.fence(), say, position: session.position.clone(), rank: None };
+    let mut talk =
+        Talk { fence: session.ticket.fence(), say, position: session.position.clone(), rank: None };
     talk.say(Say::Hello(pb::Hello {
         token: session.ticket.token.clone(),
         slot: session.ticket.slot,
@@ -64,6 +64,8 @@ pub(crate) async fn run(
         host: nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default(),
         ring_address: session.ring_address.to_string(),
     }));
+    // The coordinator answers a session only once it has heard hello, which therefore waits in the channel.
+    let mut hear = open(&session.ticket, outbound, deadlines.hello).await?;
     let mut beat = tokio::time::interval(deadlines.beat);
     let mut begun = false;
     loop {
@@ -141,7 +143,11 @@ async fn open(
 
 /// Without a coordinator nobody would see the results: asks the compute thread to stop, and waits a while
 /// for it to leave complete files behind.
-async fn give_up(session: &Session, from_compute: &mut UnboundedReceiver<FromCompute>, grace: Duration) -> Ended {
+async fn give_up(
+    session: &Session,
+    from_compute: &mut UnboundedReceiver<FromCompute>,
+    grace: Duration,
+) -> Ended {
     session.stop.set();
     let finished = async {
         while let Some(event) = from_compute.recv().await {

@@ -25,7 +25,9 @@ pub(crate) struct JobsService {
 impl JobsService {
     fn job(&self, id: &str) -> Result<Record, Status> {
         let id = JobId(id.to_owned());
-        self.registry.get(&id).ok_or_else(|| Status::not_found(format!("there is no job {id}; squadctl list shows all")))
+        self.registry
+            .get(&id)
+            .ok_or_else(|| Status::not_found(format!("there is no job {id}; squadctl list shows all")))
     }
 
     /// The spec of a request, validated and with absolute paths, and whether its task can be done.
@@ -39,21 +41,21 @@ impl JobsService {
             spec.model = root.join(&spec.model).to_string_lossy().into_owned();
         }
         let trains = *task == Task::Train;
-        for (field, path, wanted, needed) in [
-            ("data.train", &spec.data.train, trains, trains),
-            ("data.dev", &spec.data.dev, true, !trains),
-        ] {
+        let mut problems = Vec::new();
+        for (field, path, wanted, needed) in
+            [("data.train", &spec.data.train, trains, trains), ("data.dev", &spec.data.dev, true, !trains)]
+        {
             match path {
                 Some(path) if wanted && !Path::new(path).is_file() => {
-                    return Err(Status::invalid_argument(format!("{field}: there is no file {path}")));
+                    problems.push(format!("{field}: there is no file {path}"));
                 }
                 None if needed => {
-                    return Err(Status::invalid_argument(format!("{field}: the task needs a file, the spec names none")));
+                    problems.push(format!("{field}: the task needs a file, the spec names none"))
                 }
                 _ => {}
             }
         }
-        Ok(spec)
+        if problems.is_empty() { Ok(spec) } else { Err(Status::invalid_argument(problems.join("\n"))) }
     }
 }
 
@@ -82,7 +84,9 @@ impl pb::jobs_server::Jobs for JobsService {
         let request = request.into_inner();
         let task: Task = match request.task_json.as_str() {
             "" => Task::Train,
-            text => serde_json::from_str(text).map_err(|e| Status::invalid_argument(format!("the task: {e}")))?,
+            text => {
+                serde_json::from_str(text).map_err(|e| Status::invalid_argument(format!("the task: {e}")))?
+            }
         };
         let spec = self.spec(&request.spec_json, &task)?;
         let processes = if request.processes == 0 { spec.resources.workers } else { request.processes };
@@ -131,7 +135,11 @@ impl pb::jobs_server::Jobs for JobsService {
         if let Some(rank) = request.rank
             && rank >= record.processes
         {
-            return Err(Status::invalid_argument(format!("{} has ranks 0 to {}", record.id, record.processes - 1)));
+            return Err(Status::invalid_argument(format!(
+                "{} has ranks 0 to {}",
+                record.id,
+                record.processes - 1
+            )));
         }
         let (to_user, stream) = channel(256);
         tokio::spawn(send_lines(self.registry.clone(), record, request, to_user));
@@ -140,11 +148,18 @@ impl pb::jobs_server::Jobs for JobsService {
 }
 
 /// Sends history, then whatever comes, up to the final state.
-async fn send_events(registry: Registry, id: JobId, mut after: u64, to_user: Sender<Result<pb::Event, Status>>) {
+async fn send_events(
+    registry: Registry,
+    id: JobId,
+    mut after: u64,
+    to_user: Sender<Result<pb::Event, Status>>,
+) {
     let Some(mut newest) = registry.watch(&id) else { return };
     loop {
         // Seen before it is read: what comes in between is read in the next turn.
         newest.borrow_and_update();
+        // Asked before reading: nothing comes after the final state, so nothing may be waited for.
+        let ended = registry.get(&id).is_none_or(|r| r.state.is_final());
         let events: Vec<Event> = match registry.events(&id, after) {
             Ok(events) => events,
             Err(error) => {
@@ -161,7 +176,7 @@ async fn send_events(registry: Registry, id: JobId, mut after: u64, to_user: Sen
                 return;
             }
         }
-        if !more && newest.changed().await.is_err() {
+        if !more && (ended || newest.changed().await.is_err()) {
             return;
         }
     }
@@ -181,7 +196,8 @@ async fn send_lines(
         let ended = registry.get(&record.id).is_none_or(|r| r.state.is_final());
         for follower in &mut followers {
             let lines = follower.lines();
-            let skip = if first && request.tail > 0 { lines.len().saturating_sub(request.tail as usize) } else { 0 };
+            let skip =
+                if first && request.tail > 0 { lines.len().saturating_sub(request.tail as usize) } else { 0 };
             for text in lines.into_iter().skip(skip) {
                 if to_user.send(Ok(pb::LogLine { rank: follower.rank, text })).await.is_err() {
                     return;

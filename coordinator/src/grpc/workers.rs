@@ -3,6 +3,7 @@
 use squad_proto::pb::from_worker::Body;
 use squad_proto::{FailureReport, Fence, JobId, pb};
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -36,7 +37,7 @@ impl pb::workers_server::Workers for WorkersService {
             return Err(Status::invalid_argument("a session begins with hello"));
         };
         #[allow(clippy::result_large_err, reason = "tonic's own error type")]
-        let gone = |_| Status::unavailable("the job has ended");
+        let gone = || Status::unavailable("the job has ended");
         let refused = || Status::permission_denied("no such job, or another token");
         let credentials = self.registry.credentials(&JobId(fence.job.0.clone())).ok_or_else(refused)?;
         if !same_secret(&credentials.token, &hello.token) {
@@ -44,9 +45,13 @@ impl pb::workers_server::Workers for WorkersService {
         }
         let (outbound, answers) = unbounded_channel();
         let (generation, slot, inbox) = (fence.generation, hello.slot, credentials.inbox);
-        inbox.send(Inbox::Session { slot, outbound }).map_err(gone)?;
-        let tell = move |input| inbox.send(Inbox::Event(Event::Worker { generation, slot, input }));
-        tell(Input::Hello { ring: hello.ring_address }).map_err(gone)?;
+        let (admit, admitted) = oneshot::channel();
+        inbox.send(Inbox::Session { generation, slot, outbound, admit }).map_err(|_| gone())?;
+        // Nothing that it says is passed on before the driver has let it in.
+        admitted.await.map_err(|_| gone())?.map_err(Status::failed_precondition)?;
+        let tell =
+            move |input| inbox.send(Inbox::Event(Event::Worker { generation, slot, input })).map_err(drop);
+        tell(Input::Hello { ring: hello.ring_address }).map_err(|()| gone())?;
         tokio::spawn(async move {
             while let Some(Ok(message)) = incoming.next().await {
                 if message.fence.map(Fence::from).as_ref() != Some(&fence) {

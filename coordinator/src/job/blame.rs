@@ -10,14 +10,35 @@ use super::event::Exit;
 
 /// The report of a process that ended without one.
 pub(crate) fn of_exit(rank: u32, exit: Exit, tail: Vec<String>) -> FailureReport {
-    let mut report = FailureReport::new(FailureCode::WorkerDied, format!("the worker process {exit}")).of_rank(rank);
+    let mut report =
+        FailureReport::new(FailureCode::WorkerDied, format!("the worker process {exit}")).of_rank(rank);
     report.stderr_tail = tail;
     report
 }
 
-/// The root cause among reports, in the order in which they came in.
-pub(crate) fn root(reports: &[FailureReport]) -> Option<&FailureReport> {
-    reports.iter().find(|report| !report.secondary).or(reports.first())
+/// How much a report says about the cause: the first that is there wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Weight {
+    /// A rank's own report, a process that was killed, or what the coordinator saw itself.
+    Cause,
+    /// A process that ended without a word: it may be the cause, or have fled from it.
+    Flight,
+    /// What can only follow from another's failure.
+    Echo,
+}
+
+/// The weight of a report.
+pub(crate) fn weight(report: &FailureReport, exit: Option<Exit>) -> Weight {
+    match exit {
+        _ if report.secondary => Weight::Echo,
+        Some(Exit::Code(_)) => Weight::Flight,
+        Some(Exit::Signal(_)) | None => Weight::Cause,
+    }
+}
+
+/// The root cause among reports: the weightiest, and among equals the one that came in first.
+pub(crate) fn root(reports: &[(Weight, FailureReport)]) -> Option<&FailureReport> {
+    reports.iter().min_by_key(|(weight, _)| *weight).map(|(_, report)| report)
 }
 
 #[cfg(test)]
@@ -29,8 +50,13 @@ mod tests {
         let echo = FailureReport::new(FailureCode::Collective, "peer 1 is gone").of_rank(0);
         let cause = of_exit(1, Exit::Signal(9), vec!["last".into()]);
         assert!(cause.summary.contains("signal 9 (SIGKILL)"), "{}", cause.summary);
-        assert_eq!(root(&[echo.clone(), cause.clone()]), Some(&cause));
-        assert_eq!(root(std::slice::from_ref(&echo)), Some(&echo));
+        let flight = of_exit(2, Exit::Code(7), vec![]);
+        let echo = (weight(&echo, None), echo);
+        let flight = (weight(&flight, Some(Exit::Code(7))), flight);
+        let cause = (weight(&cause, Some(Exit::Signal(9))), cause);
+        assert_eq!(root(&[echo.clone(), flight.clone(), cause.clone()]), Some(&cause.1));
+        assert_eq!(root(&[echo.clone(), flight.clone()]), Some(&flight.1));
+        assert_eq!(root(std::slice::from_ref(&echo)), Some(&echo.1));
         assert_eq!(root(&[]), None);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use squad_proto::{Deadlines, EventBody, FailureCode, FailureReport, Generation, JobState, Phase};
 
-use super::blame;
+use super::blame::{self, Weight};
 use super::event::{Action, Event, Exit, Input, Order};
 use super::rendezvous::{Hashes, disagreement};
 
@@ -40,7 +40,7 @@ pub struct Machine {
     workers: Vec<Worker>,
     started: Duration,
     cause: Option<Cause>,
-    reports: Vec<FailureReport>,
+    reports: Vec<(Weight, FailureReport)>,
     blame_at: Option<Duration>,
     term_at: Option<Duration>,
     kill_at: Option<Duration>,
@@ -199,7 +199,8 @@ impl Machine {
         actions.push(Action::Send { slot: rank, order: Order::Assign { rank, world } });
         if self.cause.is_some() {
             // Too late: it was launched, but the job is ending.
-            actions.push(Action::Send { slot: rank, order: Order::Stop { reason: "the job is ending".into() } });
+            actions
+                .push(Action::Send { slot: rank, order: Order::Stop { reason: "the job is ending".into() } });
         }
     }
 
@@ -223,11 +224,18 @@ impl Machine {
         }
     }
 
-    fn exited(&mut self, slot: usize, exit: Exit, tail: Vec<String>, now: Duration, actions: &mut Vec<Action>) {
+    fn exited(
+        &mut self,
+        slot: usize,
+        exit: Exit,
+        tail: Vec<String>,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
         let worker = &mut self.workers[slot];
         worker.gone = true;
         let (ended, position) = (worker.ended, worker.position);
-        if let Some(own) = self.reports.iter_mut().find(|r| r.rank == Some(slot as u32)) {
+        if let Some(own) = self.reports.iter_mut().map(|(_, r)| r).find(|r| r.rank == Some(slot as u32)) {
             if own.stderr_tail.is_empty() {
                 own.stderr_tail = tail;
             }
@@ -235,20 +243,25 @@ impl Machine {
             let mut report = blame::of_exit(slot as u32, exit, tail);
             report.phase = position.map(|(phase, _)| phase);
             report.step = position.filter(|(phase, _)| *phase == Phase::Train).map(|(_, done)| done);
-            self.report(report, now, actions);
+            let weight = blame::weight(&report, Some(exit));
+            self.weigh(weight, report, now, actions);
         }
     }
 
-    /// Takes in a failure. A cause ends the job at once; an echo waits a while for its cause.
     fn report(&mut self, report: FailureReport, now: Duration, actions: &mut Vec<Action>) {
+        self.weigh(blame::weight(&report, None), report, now, actions);
+    }
+
+    /// Takes in a failure. A cause ends the job at once; anything less waits a while for its cause.
+    fn weigh(&mut self, weight: Weight, report: FailureReport, now: Duration, actions: &mut Vec<Action>) {
         if self.cause.is_some() {
             return;
         }
-        let secondary = report.secondary;
-        self.reports.push(report);
-        let wait = if secondary { now + BLAME_WINDOW } else { now };
+        self.reports.push((weight, report));
+        let sure = weight == Weight::Cause;
+        let wait = if sure { now } else { now + BLAME_WINDOW };
         self.blame_at = Some(self.blame_at.map_or(wait, |at| at.min(wait)));
-        if !secondary {
+        if sure {
             self.fail(now, actions);
         }
     }
@@ -301,8 +314,13 @@ impl Machine {
         } else if worker.ring.is_none() {
             Some((self.started + self.deadlines.hello, "the worker was started but never said hello"))
         } else if worker.ended {
-            Some((worker.heard + self.deadlines.stop_grace, "the worker reported its end but its process stayed"))
-        } else if worker.ready.is_none() && self.started + self.deadlines.ready < worker.heard + self.deadlines.silence {
+            Some((
+                worker.heard + self.deadlines.stop_grace,
+                "the worker reported its end but its process stayed",
+            ))
+        } else if worker.ready.is_none()
+            && self.started + self.deadlines.ready < worker.heard + self.deadlines.silence
+        {
             Some((self.started + self.deadlines.ready, "the worker took too long to load data and weights"))
         } else {
             Some((worker.heard + self.deadlines.silence, "the worker's control thread fell silent"))
@@ -317,7 +335,12 @@ impl Machine {
     }
 
     fn next_deadline(&self) -> Option<Duration> {
-        let of_workers = self.workers.iter().filter(|_| self.cause.is_none()).filter_map(|w| self.limit(w)).map(|(at, _)| at);
+        let of_workers = self
+            .workers
+            .iter()
+            .filter(|_| self.cause.is_none())
+            .filter_map(|w| self.limit(w))
+            .map(|(at, _)| at);
         of_workers.chain(self.blame_at).chain(self.term_at).chain(self.kill_at).min()
     }
 

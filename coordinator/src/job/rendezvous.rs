@@ -7,7 +7,8 @@ pub(crate) type Hashes = (String, String);
 pub(crate) fn disagreement(ready: &[Hashes]) -> Option<String> {
     let (layout, data) = ready.first()?;
     let who = |differs: &dyn Fn(&Hashes) -> bool| {
-        let ranks = ready.iter().enumerate().filter(|(_, hashes)| differs(hashes)).map(|(rank, _)| rank.to_string());
+        let ranks =
+            ready.iter().enumerate().filter(|(_, hashes)| differs(hashes)).map(|(rank, _)| rank.to_string());
         ranks.collect::<Vec<_>>().join(", ")
     };
     let sentences: Vec<String> = [

@@ -159,7 +159,8 @@ fn any_input() -> impl Strategy<Value = Input> {
     prop_oneof![
         Just(Input::LaunchFailed("no".into())),
         Just(Input::Hello { ring: "r".into() }),
-        prop_oneof![Just("d"), Just("d"), Just("e")].prop_map(|d| Input::Ready { layout: "l".into(), data: d.into() }),
+        prop_oneof![Just("d"), Just("d"), Just("e")]
+            .prop_map(|d| Input::Ready { layout: "l".into(), data: d.into() }),
         Just(Input::Beat { phase: Phase::Train, done: 3 }),
         Just(Input::Progress(Progress::new(Phase::Train, 1, 2))),
         Just(Input::Failure(FailureReport::new(FailureCode::Collective, "echo"))),

@@ -78,8 +78,16 @@ async fn attend(mut child: Child, sink: Sink, ended: impl FnOnce(Exit, Vec<Strin
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (out, err) = (sink.clone(), sink.clone());
     let drains = async move {
-        let out = async { if let Some(pipe) = stdout { out.drain(pipe, false).await } };
-        let err = async { if let Some(pipe) = stderr { err.drain(pipe, true).await } };
+        let out = async {
+            if let Some(pipe) = stdout {
+                out.drain(pipe, false).await
+            }
+        };
+        let err = async {
+            if let Some(pipe) = stderr {
+                err.drain(pipe, true).await
+            }
+        };
         tokio::join!(out, err)
     };
     let mut drains = std::pin::pin!(drains);

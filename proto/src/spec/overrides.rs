@@ -25,8 +25,10 @@ pub enum OverrideError {
 /// # Errors
 /// When the text has not the form `path=value`, or the path leads through a plain value.
 pub fn apply_override(spec: &mut Value, text: &str) -> Result<(), OverrideError> {
-    let (path, value) =
-        text.split_once('=').filter(|(path, _)| !path.is_empty()).ok_or_else(|| OverrideError::Form(text.into()))?;
+    let (path, value) = text
+        .split_once('=')
+        .filter(|(path, _)| !path.is_empty())
+        .ok_or_else(|| OverrideError::Form(text.into()))?;
     // serde_norway reads 2e-5 (no dot) as a string, as YAML 1.1 does; JSON's grammar goes first.
     let value: Value = serde_json::from_str(value)
         .or_else(|_| serde_norway::from_str(value))

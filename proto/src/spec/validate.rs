@@ -92,13 +92,19 @@ pub fn validate(value: &Value, source_name: &str) -> Result<ValidSpec, SpecError
                 describe(&error, &mut problems);
             }
         }
-        Err(message) => problems.push(Problem { path: String::new(), found: message, allowed: "a schema".into() }),
+        Err(message) => {
+            problems.push(Problem { path: String::new(), found: message, allowed: "a schema".into() })
+        }
     }
     if !problems.is_empty() {
         return Err(invalid(problems));
     }
     let spec: JobSpec = serde_json::from_value(value).map_err(|e| {
-        invalid(vec![Problem { path: String::new(), found: e.to_string(), allowed: "see squadctl schema".into() }])
+        invalid(vec![Problem {
+            path: String::new(),
+            found: e.to_string(),
+            allowed: "see squadctl schema".into(),
+        }])
     })?;
     cross_checks(&spec, &mut problems);
     if problems.is_empty() { Ok(ValidSpec(spec)) } else { Err(invalid(problems)) }
@@ -134,17 +140,23 @@ fn describe(error: &jsonschema::ValidationError<'_>, problems: &mut Vec<Problem>
     let allowed = match &error.kind {
         ValidationErrorKind::AdditionalProperties { unexpected } => {
             let known = known_fields(&path);
-            problems.extend(unexpected.iter().map(|field| Problem {
-                path: at(field),
-                found: "a field that does not exist".into(),
-                allowed: nearest(field, &known)
-                    .map_or_else(|| known.join(", "), |near| format!("did you mean {near}?")),
+            problems.extend(unexpected.iter().map(|field| {
+                Problem {
+                    path: at(field),
+                    found: "a field that does not exist".into(),
+                    allowed: nearest(field, &known)
+                        .map_or_else(|| known.join(", "), |near| format!("did you mean {near}?")),
+                }
             }));
             return;
         }
         ValidationErrorKind::Required { property } => {
             let field = property.as_str().unwrap_or_default();
-            problems.push(Problem { path: at(field), found: "nothing".into(), allowed: "a value: it is required".into() });
+            problems.push(Problem {
+                path: at(field),
+                found: "nothing".into(),
+                allowed: "a value: it is required".into(),
+            });
             return;
         }
         ValidationErrorKind::Type { kind } => type_names(kind),
@@ -271,7 +283,11 @@ fn cross_checks(spec: &JobSpec, problems: &mut Vec<Problem>) {
     if let Some(least) = spec.resources.min_workers
         && least != spec.resources.workers
     {
-        problem("resources.min_workers", least.to_string(), "null: running on with fewer workers is not available yet");
+        problem(
+            "resources.min_workers",
+            least.to_string(),
+            "null: running on with fewer workers is not available yet",
+        );
     }
     not_yet(spec, &mut problem);
 }
@@ -279,7 +295,11 @@ fn cross_checks(spec: &JobSpec, problems: &mut Vec<Problem>) {
 /// Fields of the format whose machinery this version lacks: refused, never ignored.
 fn not_yet(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)) {
     if spec.train.dtype != DataType::Float32 {
-        problem("train.dtype", format!("{:?}", spec.train.dtype).to_lowercase(), "float32: no other is available yet");
+        problem(
+            "train.dtype",
+            format!("{:?}", spec.train.dtype).to_lowercase(),
+            "float32: no other is available yet",
+        );
     }
     if spec.train.recompute {
         problem("train.recompute", "true".into(), "false: recomputation is not available yet");
@@ -349,13 +369,18 @@ mod tests {
         ] {
             assert!(text.iter().any(|t| t == expected), "missing {expected:?} in {text:#?}");
         }
-        assert!(text.iter().any(|t| t.starts_with("train.optimizer: found \"sgd\"; allowed: \"adamw\"")), "{text:#?}");
+        assert!(
+            text.iter().any(|t| t.starts_with("train.optimizer: found \"sgd\"; allowed: \"adamw\"")),
+            "{text:#?}"
+        );
         assert_eq!(found.len(), 6, "{text:#?}");
     }
 
     #[test]
     fn numbers_without_a_dot_are_numbers() {
-        let value = parse("name: a\nmodel: m\ndata: {dev: d}\noutput_dir: o\ntrain: {learning_rate: 2e-4}\n", "j").unwrap();
+        let value =
+            parse("name: a\nmodel: m\ndata: {dev: d}\noutput_dir: o\ntrain: {learning_rate: 2e-4}\n", "j")
+                .unwrap();
         assert_eq!(validate(&value, "j").unwrap().get().train.learning_rate, 2e-4);
     }
 
@@ -365,7 +390,10 @@ mod tests {
             s["train"] = json!({"dtype": "float16"});
             s["resources"] = json!({"device": "cuda"});
         });
-        assert_eq!(found.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(), ["train.dtype", "resources.device"]);
+        assert_eq!(
+            found.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(),
+            ["train.dtype", "resources.device"]
+        );
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl EncoderConfig {
         }
         let text = std::fs::read_to_string(&path).map_err(ModelError::io(&path))?;
         let wrong = |message: String| ModelError::Config { path: path.clone(), message };
-        let json: Value = serde_json::from_str(&text).map_err(|e| wrong(format!("not readable as JSON: {e}")))?;
+        let json: Value =
+            serde_json::from_str(&text).map_err(|e| wrong(format!("not readable as JSON: {e}")))?;
         let Value::Object(fields) = json else { return Err(wrong("not a JSON object".into())) };
         let config = Self::from_fields(&fields).map_err(wrong)?;
         Ok((config, fields))

@@ -29,7 +29,12 @@ pub(crate) fn declare(config: &EncoderConfig, device: Device) -> Stage {
 }
 
 /// `[B, T]` ids to `[B, T, C]` hidden states: sum of the three, layer norm, dropout.
-pub(crate) fn forward(stage: &Stage, config: &EncoderConfig, inputs: &Inputs, noise: Option<(&Noise, f64)>) -> Tensor {
+pub(crate) fn forward(
+    stage: &Stage,
+    config: &EncoderConfig,
+    inputs: &Inputs,
+    noise: Option<(&Noise, f64)>,
+) -> Tensor {
     let words = Tensor::embedding(&stage[WORD], &inputs.input_ids, config.pad_token_id, false, false);
     let segments = Tensor::embedding(&stage[SEGMENT], &inputs.token_type_ids, -1, false, false);
     let positions = stage[POSITION].narrow(0, 0, inputs.width());

@@ -60,10 +60,17 @@ pub(crate) fn forward(
         None => x,
     };
     let norm = |x: Tensor, weight: usize, bias: usize| {
-        x.layer_norm([config.hidden_size], Some(&stage[weight]), Some(&stage[bias]), config.layer_norm_eps, true)
+        x.layer_norm(
+            [config.hidden_size],
+            Some(&stage[weight]),
+            Some(&stage[bias]),
+            config.layer_norm_eps,
+            true,
+        )
     };
     let context = attention(stage, config, hidden, inputs, noise);
-    let attended = drop_hidden(context.linear(&stage[ATTENTION_OUT_WEIGHT], Some(&stage[ATTENTION_OUT_BIAS])));
+    let attended =
+        drop_hidden(context.linear(&stage[ATTENTION_OUT_WEIGHT], Some(&stage[ATTENTION_OUT_BIAS])));
     let attended = norm(attended + hidden, ATTENTION_NORM_WEIGHT, ATTENTION_NORM_BIAS);
     let up = attended.linear(&stage[UP_WEIGHT], Some(&stage[UP_BIAS]));
     let up = match config.activation {

@@ -49,7 +49,11 @@ impl Inputs {
         let padded = lengths.iter().any(|length| *length < width);
         // Not minus infinity: a row that is padding altogether would become NaN.
         let attention_bias = padded.then(|| {
-            valid.logical_not().to_kind(Kind::Float).g_mul_scalar(f64::from(f32::MIN) / 2.0).view([rows, 1, 1, width])
+            valid
+                .logical_not()
+                .to_kind(Kind::Float)
+                .g_mul_scalar(f64::from(f32::MIN) / 2.0)
+                .view([rows, 1, 1, width])
         });
         Self {
             input_ids: shaped(Tensor::from_slice(input_ids)),

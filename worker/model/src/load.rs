@@ -55,7 +55,8 @@ pub fn load_network(
     }
     let tensors = read_safetensors(&path)?;
     let mut network = Network::new(config, json, head, device);
-    let report = assign(&mut network, tensors, seed).map_err(|message| ModelError::Mismatch { path, message })?;
+    let report =
+        assign(&mut network, tensors, seed).map_err(|message| ModelError::Mismatch { path, message })?;
     Ok((network, report))
 }
 
@@ -131,7 +132,11 @@ pub fn assign(network: &mut Network, mut tensors: Tensors, seed: u64) -> Result<
 }
 
 fn missing_sentence(missing: &[String]) -> String {
-    format!("lacks {} (and so is no weights file of this architecture): {}", plural(missing.len()), missing.join(", "))
+    format!(
+        "lacks {} (and so is no weights file of this architecture): {}",
+        plural(missing.len()),
+        missing.join(", ")
+    )
 }
 
 fn plural(count: usize) -> String {

@@ -42,7 +42,12 @@ pub struct Network {
 
 impl Network {
     /// A network with all parameters at zero; see [`Self::initialise`] and [`crate::load_network`].
-    pub fn new(config: EncoderConfig, config_json: Map<String, Value>, head: HeadKind, device: Device) -> Self {
+    pub fn new(
+        config: EncoderConfig,
+        config_json: Map<String, Value>,
+        head: HeadKind,
+        device: Device,
+    ) -> Self {
         let mut stages = vec![embeddings::declare(&config, device)];
         stages.extend((0..config.num_hidden_layers).map(|index| encoder::declare(&config, index, device)));
         stages.push(match head {
@@ -116,7 +121,13 @@ impl Network {
 
     /// Runs stage `index`, which is not the head: the embeddings (which ignore `hidden`) or a layer.
     /// Gives `[B, T, C]`. Dropout is on when `noise` is given.
-    pub fn forward(&self, index: usize, hidden: &Tensor, inputs: &Inputs, noise: Option<(&Noise, Dropout)>) -> Tensor {
+    pub fn forward(
+        &self,
+        index: usize,
+        hidden: &Tensor,
+        inputs: &Inputs,
+        noise: Option<(&Noise, Dropout)>,
+    ) -> Tensor {
         let stage = &self.stages[index];
         match index {
             0 => embeddings::forward(stage, &self.config, inputs, noise.map(|(n, rates)| (n, rates.hidden))),
@@ -136,9 +147,13 @@ impl Network {
         let stage = self.head_stage();
         match self.head {
             HeadKind::Span => span::loss(stage, hidden, inputs, targets, form),
-            HeadKind::Conditional { .. } => {
-                conditional::loss(stage, hidden, inputs, targets, noise.map(|(n, rates)| (n, rates.classifier)))
-            }
+            HeadKind::Conditional { .. } => conditional::loss(
+                stage,
+                hidden,
+                inputs,
+                targets,
+                noise.map(|(n, rates)| (n, rates.classifier)),
+            ),
         }
     }
 

@@ -48,7 +48,8 @@ pub fn write_weights(network: &Network, path: &Path) -> Result<(), ModelError> {
         .into_iter()
         .map(|(name, (shape, values))| (name, shape.iter().map(|n| *n as usize).collect(), bytes(&values)))
         .collect();
-    let damaged = |e: safetensors::SafeTensorError| ModelError::Damaged { path: path.into(), message: e.to_string() };
+    let damaged =
+        |e: safetensors::SafeTensorError| ModelError::Damaged { path: path.into(), message: e.to_string() };
     let views = weights
         .iter()
         .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data)?)))
@@ -81,10 +82,15 @@ pub fn config_json(network: &Network) -> Value {
 /// The head that a saved model's `config.json` names, `None` for an encoder without one.
 pub fn head_of(config: &serde_json::Map<String, Value>) -> Option<HeadKind> {
     if let Some(own) = config.get("squadron") {
-        return Some(HeadKind::Conditional { units: own.get("units").and_then(Value::as_i64).unwrap_or(768) });
+        return Some(HeadKind::Conditional {
+            units: own.get("units").and_then(Value::as_i64).unwrap_or(768),
+        });
     }
     let names = config.get("architectures").and_then(Value::as_array)?;
-    names.iter().any(|n| n.as_str().is_some_and(|n| n.ends_with("ForQuestionAnswering"))).then_some(HeadKind::Span)
+    names
+        .iter()
+        .any(|n| n.as_str().is_some_and(|n| n.ends_with("ForQuestionAnswering")))
+        .then_some(HeadKind::Span)
 }
 
 fn bytes(values: &[f32]) -> Vec<u8> {

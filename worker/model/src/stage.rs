@@ -101,7 +101,9 @@ impl Stage {
         let leaves = declared
             .params
             .iter()
-            .map(|p| flat.narrow(0, p.offset, p.len()).view(p.shape.as_slice()).detach().set_requires_grad(true))
+            .map(|p| {
+                flat.narrow(0, p.offset, p.len()).view(p.shape.as_slice()).detach().set_requires_grad(true)
+            })
             .collect();
         Self { name: name.into(), params: declared.params, decayed, flat, leaves }
     }

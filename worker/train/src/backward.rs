@@ -89,9 +89,11 @@ pub fn walk(
         if goes_on {
             wanted.push(&boundaries[stage]);
         }
-        let mut gradients = Tensor::f_run_backward(&[&scalar], &wanted, false, false).map_err(squad_model::ModelError::from)?;
+        let mut gradients = Tensor::f_run_backward(&[&scalar], &wanted, false, false)
+            .map_err(squad_model::ModelError::from)?;
         if goes_on && let Some(at_boundary) = gradients.pop() {
-            let output = outputs.pop().ok_or_else(|| TrainError::Internal("a stage without output".into()))?;
+            let output =
+                outputs.pop().ok_or_else(|| TrainError::Internal("a stage without output".into()))?;
             scalar = (output * at_boundary).sum(Kind::Float);
         }
         on_stage(stage, gradients, &sums)?;

@@ -164,7 +164,10 @@ mod tests {
         let peers = vec![listener.local_addr()];
         let fence = Fence { job: "j".into(), generation: 1, token: "t".into(), layout: [0; 32] };
         let patience = std::time::Duration::from_secs(5);
-        Background::start(squad_collective::connect(listener, Topology { rank: 0, world: 1, peers, fence, patience }).unwrap())
+        Background::start(
+            squad_collective::connect(listener, Topology { rank: 0, world: 1, peers, fence, patience })
+                .unwrap(),
+        )
     }
 
     #[test]
@@ -173,7 +176,11 @@ mod tests {
         let mut bucket = Bucket::new(3, 2);
         bucket.values_mut().unwrap().copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0]);
         bucket.launch(&collective).unwrap();
-        assert!(bucket.gradients().is_err() && bucket.values_mut().is_err() && bucket.launch(&collective).is_err());
+        assert!(
+            bucket.gradients().is_err()
+                && bucket.values_mut().is_err()
+                && bucket.launch(&collective).is_err()
+        );
         bucket.settle().unwrap();
         assert_eq!(bucket.gradients().unwrap(), [1.0, 2.0, 3.0]);
         assert_eq!(bucket.company().unwrap(), [4.0, 5.0]);

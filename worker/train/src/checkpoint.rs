@@ -101,7 +101,8 @@ pub fn write_model(network: &Network, model_folder: &Path, folder: &Path) -> Res
     write_json(&folder.join("config.json"), &save::config_json(network))?;
     for name in TOKENIZER_FILES {
         let from = model_folder.join(name);
-        if from.is_file() {
+        // Copying a file onto itself would empty it.
+        if from.is_file() && folder != model_folder {
             fs::copy(&from, folder.join(name)).map_err(TrainError::output("copy", &from))?;
         }
     }
@@ -148,8 +149,8 @@ pub fn replace_folder(
 /// # Errors
 /// When it cannot be written; then `path` is as it was.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
-    let mut text =
-        serde_json::to_vec_pretty(value).map_err(|e| TrainError::Internal(format!("{}: {e}", path.display())))?;
+    let mut text = serde_json::to_vec_pretty(value)
+        .map_err(|e| TrainError::Internal(format!("{}: {e}", path.display())))?;
     text.push(b'\n');
     write_file(path, &text)
 }
@@ -200,12 +201,14 @@ mod tests {
     fn a_failed_write_leaves_the_old_folder() {
         let place = tempfile::tempdir().unwrap();
         let target = place.path().join("step-1");
-        replace_folder(&target, |f| fs::write(f.join("a"), "1").map_err(TrainError::output("write", f))).unwrap();
+        replace_folder(&target, |f| fs::write(f.join("a"), "1").map_err(TrainError::output("write", f)))
+            .unwrap();
         let failed = replace_folder(&target, |_| Err(TrainError::Internal("no".into())));
         assert!(failed.is_err());
         assert_eq!(fs::read_to_string(target.join("a")).unwrap(), "1");
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "nothing left behind");
-        replace_folder(&target, |f| fs::write(f.join("b"), "2").map_err(TrainError::output("write", f))).unwrap();
+        replace_folder(&target, |f| fs::write(f.join("b"), "2").map_err(TrainError::output("write", f)))
+            .unwrap();
         assert!(!target.join("a").exists() && target.join("b").exists());
     }
 
@@ -218,7 +221,8 @@ mod tests {
             fs::write(folder.join("manifest.json"), "{}").unwrap();
         }
         fs::create_dir_all(folder_of(place.path()).join("step-00000300")).unwrap();
-        let names: Vec<_> = list(place.path()).unwrap().iter().map(|p| p.file_name().unwrap().to_owned()).collect();
+        let names: Vec<_> =
+            list(place.path()).unwrap().iter().map(|p| p.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["step-00000100", "step-00000200"]);
     }
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use squad_collective::Background;
 use squad_data::batch::{collate, evaluation_batches_of, share_of_questions};
 use squad_data::{
-    AnswerSettings, Candidate, ConditionalScores, Dataset, Features, Metrics, Prediction, SpanScores, answers, score,
+    AnswerSettings, Candidate, ConditionalScores, Dataset, Features, Metrics, Prediction, SpanScores,
+    answers, score,
 };
 use squad_model::{Network, Scores};
 use squad_proto::spec::Head;
@@ -47,14 +48,22 @@ pub struct Answered {
 impl From<Prediction> for Answered {
     fn from(prediction: Prediction) -> Self {
         let n_best = prediction.n_best.into_iter().map(|Candidate { text, probability }| (text, probability));
-        Self { id: prediction.id, text: prediction.text, n_best: n_best.collect(), null_odds: prediction.null_odds }
+        Self {
+            id: prediction.id,
+            text: prediction.text,
+            n_best: n_best.collect(),
+            null_odds: prediction.null_odds,
+        }
     }
 }
 
 impl Evaluation {
     /// Exact match and F1 that count: after the best thresholds for version 2.0, plain for 1.1.
     pub fn headline(&self) -> (f64, f64) {
-        (self.metrics.best_exact.unwrap_or(self.metrics.exact), self.metrics.best_f1.unwrap_or(self.metrics.f1))
+        (
+            self.metrics.best_exact.unwrap_or(self.metrics.exact),
+            self.metrics.best_f1.unwrap_or(self.metrics.f1),
+        )
     }
 }
 
@@ -126,11 +135,13 @@ pub fn gather<T: Serialize + for<'a> Deserialize<'a>>(
 fn merge(dev: &DevSet, spec: &JobSpec, answered: Vec<Answered>) -> Evaluation {
     let mut by_id: BTreeMap<String, Answered> = answered.into_iter().map(|a| (a.id.clone(), a)).collect();
     let answers: Vec<Answered> = dev.dataset.questions.iter().filter_map(|q| by_id.remove(&q.id)).collect();
-    let predictions: BTreeMap<String, String> = answers.iter().map(|a| (a.id.clone(), a.text.clone())).collect();
+    let predictions: BTreeMap<String, String> =
+        answers.iter().map(|a| (a.id.clone(), a.text.clone())).collect();
     let null_odds: Vec<(String, f64)> = answers.iter().map(|a| (a.id.clone(), a.null_odds)).collect();
     let abstaining = spec.data.version == "2.0";
     // With a threshold of 1 nobody abstains beyond what the predictions say: the official default.
-    let metrics = score::evaluate_ordered(&dev.dataset, &predictions, abstaining.then_some(&null_odds[..]), 1.0);
+    let metrics =
+        score::evaluate_ordered(&dev.dataset, &predictions, abstaining.then_some(&null_odds[..]), 1.0);
     let revised = match metrics.revision_threshold() {
         Some(threshold) => score::revised(&predictions, &null_odds.into_iter().collect(), threshold),
         None => predictions,
@@ -195,7 +206,9 @@ impl WindowScores {
                         .into_iter()
                         .zip(ends.chunks(ends_per_start))
                         .filter(|(start, _)| possible(start))
-                        .map(|(start, ends)| (start, ends.iter().copied().filter(possible).collect::<Vec<_>>()))
+                        .map(|(start, ends)| {
+                            (start, ends.iter().copied().filter(possible).collect::<Vec<_>>())
+                        })
                         .unzip();
                     self.conditional.push(ConditionalScores {
                         feature: batch.features[row],

@@ -79,7 +79,15 @@ mod tests {
 
     #[test]
     fn survives_the_floats_and_adds() {
-        let header = StepHeader { loss: 1.5, span: 1.0, answerability: 0.5, examples: 8, tokens: 1_200_001, padded_tokens: 1_300_000, stop_votes: 1 };
+        let header = StepHeader {
+            loss: 1.5,
+            span: 1.0,
+            answerability: 0.5,
+            examples: 8,
+            tokens: 1_200_001,
+            padded_tokens: 1_300_000,
+            stop_votes: 1,
+        };
         let mut floats = [9.0; StepHeader::LEN];
         header.write(&mut floats);
         assert_eq!(StepHeader::read(&floats), header);

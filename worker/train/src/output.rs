@@ -66,7 +66,9 @@ impl MetricsFile {
     /// When it cannot be written.
     pub fn write(&mut self, line: &MetricsLine) -> Result<(), TrainError> {
         let text = serde_json::to_string(line).map_err(|e| TrainError::Internal(e.to_string()))?;
-        writeln!(self.file, "{text}").and_then(|()| self.file.flush()).map_err(TrainError::output("write", &self.path))
+        writeln!(self.file, "{text}")
+            .and_then(|()| self.file.flush())
+            .map_err(TrainError::output("write", &self.path))
     }
 }
 
@@ -137,7 +139,10 @@ pub fn write_evaluation(evaluation: &Evaluation, spec: &JobSpec) -> Result<(), T
     replace_folder(&Path::new(&spec.output_dir).join("eval"), |folder| {
         write_json(&folder.join("predictions.json"), &by_id(&|a| json!(a.text)))?;
         let n_best = by_id(&|a| {
-            a.n_best.iter().map(|(text, probability)| json!({"text": text, "probability": probability})).collect()
+            a.n_best
+                .iter()
+                .map(|(text, probability)| json!({"text": text, "probability": probability}))
+                .collect()
         });
         write_json(&folder.join("nbest_predictions.json"), &n_best)?;
         write_json(&folder.join("na_prob.json"), &by_id(&|a| json!(a.null_odds)))?;

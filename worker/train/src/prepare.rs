@@ -97,7 +97,12 @@ pub fn prepare(
         let counts = features.counts();
         report.note(format!(
             "{path}: {} questions, {} kept, {} mismatched, {} unreliable, {} windows, {} without an answer",
-            counts.questions, counts.kept, counts.mismatched, counts.unreliable, counts.chunks, counts.impossible_chunks
+            counts.questions,
+            counts.kept,
+            counts.mismatched,
+            counts.unreliable,
+            counts.chunks,
+            counts.impossible_chunks
         ));
         hash.update(features.digest());
         Ok((dataset, features))
@@ -150,7 +155,8 @@ fn checkpoints_of(spec: &JobSpec, task: &Task) -> Result<Vec<PathBuf>, TrainErro
 fn load(spec: &JobSpec, task: &Task, folder: &Path, report: &dyn Report) -> Result<Network, TrainError> {
     let (network, loaded) = load_network(folder, head_kind(spec), spec.train.seed, Device::Cpu)?;
     if !loaded.head_loaded() && matches!(task, Task::Evaluate { .. }) {
-        let has = save::head_of(network.config_json()).map_or("no question-answering head".into(), |h| format!("{h:?}"));
+        let has = save::head_of(network.config_json())
+            .map_or("no question-answering head".into(), |h| format!("{h:?}"));
         return Err(TrainError::Unfit(format!(
             "{} has {has}, the spec asks for head: {:?}; evaluate a fine-tuned model with the head it was trained with",
             folder.display(),

@@ -127,7 +127,8 @@ impl Session<'_> {
         let mut best: Option<(f64, PathBuf, Evaluation, String)> = None;
         for (turn, folder) in prepared.checkpoints.iter().enumerate() {
             if turn > 0 {
-                let (network, _) = load_network(folder, head_kind(self.spec), self.spec.train.seed, Device::Cpu)?;
+                let (network, _) =
+                    load_network(folder, head_kind(self.spec), self.spec.train.seed, Device::Cpu)?;
                 prepared.network = network;
             }
             let label = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();

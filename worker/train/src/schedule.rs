@@ -26,7 +26,8 @@ impl Schedule {
         } else if self.steps == self.warmup {
             self.peak
         } else {
-            self.peak * (1.0 - (step.min(self.steps) - self.warmup) as f64 / (self.steps - self.warmup) as f64)
+            self.peak
+                * (1.0 - (step.min(self.steps) - self.warmup) as f64 / (self.steps - self.warmup) as f64)
         }
     }
 

@@ -112,7 +112,8 @@ impl Stepper {
             squares += sum_of_squares(self.buckets[stage].gradients()?);
             marks.push(StageMark { stage, computed, reduction });
         }
-        let exposed = marks.last().map_or(Duration::ZERO, |m| m.reduction.ended.saturating_duration_since(waiting));
+        let exposed =
+            marks.last().map_or(Duration::ZERO, |m| m.reduction.ended.saturating_duration_since(waiting));
         let header = StepHeader::read(self.head()?.company()?);
         let grad_norm = squares.sqrt();
         finite("loss", header.mean_loss(), step)?;
@@ -143,12 +144,14 @@ impl Stepper {
         stop: bool,
     ) -> Result<Vec<(usize, Instant)>, TrainError> {
         let plan = set.sampler.step(step as usize - 1);
-        let mine: Vec<usize> = share(plan.micro_batches.len(), collective.rank(), collective.world()).collect();
+        let mine: Vec<usize> =
+            share(plan.micro_batches.len(), collective.rank(), collective.world()).collect();
         let head = self.buckets.len() - 1;
         let mut header = StepHeader { stop_votes: u64::from(stop), ..StepHeader::default() };
         let mut computed = Vec::with_capacity(self.buckets.len());
         for (turn, number) in mine.iter().enumerate() {
-            let batch = collate(&set.features, &plan.micro_batches[*number], self.pad_id, self.pad_to_multiple);
+            let batch =
+                collate(&set.features, &plan.micro_batches[*number], self.pad_id, self.pad_to_multiple);
             header.examples += batch.rows as u64;
             header.tokens += batch.real_tokens() as u64;
             header.padded_tokens += (batch.rows * batch.width) as u64;
@@ -231,7 +234,13 @@ fn finite(what: &'static str, value: f64, step: u64) -> Result<(), TrainError> {
 /// A batch as tensors on the CPU.
 pub fn micro_batch(batch: &squad_data::Batch) -> MicroBatch {
     MicroBatch {
-        inputs: Inputs::new(&batch.lengths, &batch.input_ids, &batch.token_type_ids, &batch.allowed, Device::Cpu),
+        inputs: Inputs::new(
+            &batch.lengths,
+            &batch.input_ids,
+            &batch.token_type_ids,
+            &batch.allowed,
+            Device::Cpu,
+        ),
         targets: Targets::new(&batch.starts, &batch.ends, &batch.impossible, Device::Cpu),
     }
 }

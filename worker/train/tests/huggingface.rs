@@ -27,7 +27,8 @@ fn folders() -> Vec<PathBuf> {
 fn network(folder: &Path) -> Network {
     let (config, json) = squad_model::EncoderConfig::read(folder).unwrap();
     let mut network = Network::new(config, json, HeadKind::Span, Device::Cpu);
-    let report = squad_model::load::assign(&mut network, floats(&folder.join("weights.safetensors")), 0).unwrap();
+    let report =
+        squad_model::load::assign(&mut network, floats(&folder.join("weights.safetensors")), 0).unwrap();
     assert!(report.head_loaded());
     network
 }
@@ -70,7 +71,9 @@ fn logits_and_hidden_states() {
     for folder in folders() {
         let (network, batch) = (network(&folder), batch(&folder));
         let golden = floats(&folder.join("outputs.safetensors"));
-        let squad_model::Scores::Span { start, end } = network.scores(&batch.inputs, (1, 1)) else { unreachable!() };
+        let squad_model::Scores::Span { start, end } = network.scores(&batch.inputs, (1, 1)) else {
+            unreachable!()
+        };
         for (name, tensor) in [("start_logits", &start), ("end_logits", &end)] {
             let difference = relative(&values(tensor), &golden[name].1);
             println!("{}: {name} differs by {difference:.1e}", folder.display());
@@ -94,7 +97,10 @@ fn loss_and_every_gradient() {
         assert!((loss / f64::from(golden_loss) - 1.0).abs() < TOLERANCE, "{loss} against {golden_loss}");
         let golden = floats(&folder.join("grads.safetensors"));
         let (difference, name) = worst(&by_name(&network, &flat), &golden);
-        println!("{}: loss {loss} against {golden_loss}; gradients differ by {difference:.1e} ({name})", folder.display());
+        println!(
+            "{}: loss {loss} against {golden_loss}; gradients differ by {difference:.1e} ({name})",
+            folder.display()
+        );
         assert!(difference < TOLERANCE, "{name}: {difference}");
     }
 }
@@ -103,8 +109,12 @@ fn loss_and_every_gradient() {
 fn padding_rows_matter_only_to_the_unmasked_form() {
     let folder = &folders()[0];
     let (network, batch) = (network(folder), batch(folder));
-    let loss = |form| walk(&network, &batch, &Recipe { form, ..recipe(&batch) }, |_, _, _| Ok(())).unwrap().total;
-    assert!((loss(LossForm::Masked) - loss(LossForm::HuggingFace)).abs() > 1e-3, "the golden batch has padding");
+    let loss =
+        |form| walk(&network, &batch, &Recipe { form, ..recipe(&batch) }, |_, _, _| Ok(())).unwrap().total;
+    assert!(
+        (loss(LossForm::Masked) - loss(LossForm::HuggingFace)).abs() > 1e-3,
+        "the golden batch has padding"
+    );
 }
 
 #[test]
@@ -133,7 +143,8 @@ fn one_step_of_adamw() {
             let mut gradient = own.clone();
             for param in network.stages()[stage].params() {
                 for (name, _, span) in param.parts() {
-                    let found = ["", "bert."].iter().find_map(|p| golden_grads.get(&format!("{p}{name}"))).unwrap();
+                    let found =
+                        ["", "bert."].iter().find_map(|p| golden_grads.get(&format!("{p}{name}"))).unwrap();
                     gradient[span].copy_from_slice(&found.1);
                 }
             }

@@ -29,7 +29,8 @@ fn losses_do_not_depend_on_the_number_of_ranks() {
     let place = Place::new(32, 2, 80);
     for dropout in [json!(0.0), json!(0.1)] {
         for world in [1, 2, 4] {
-            let spec = place.spec(&format!("out-{world}"), json!({"train": {"dropout": dropout, "steps": 50}}));
+            let spec =
+                place.spec(&format!("out-{world}"), json!({"train": {"dropout": dropout, "steps": 50}}));
             place.run(&spec, world).unwrap();
         }
         let one = place.losses("out-1");
@@ -76,7 +77,10 @@ fn accumulation_is_a_larger_batch() {
     let place = Place::new(32, 1, 64);
     for (out, changes) in [
         ("wide", json!({"resources": {"workers": 1}, "train": {"batch_size": 8, "steps": 8, "dropout": 0}})),
-        ("deep", json!({"resources": {"workers": 1}, "train": {"batch_size": 2, "accumulate": 4, "steps": 8, "dropout": 0}})),
+        (
+            "deep",
+            json!({"resources": {"workers": 1}, "train": {"batch_size": 2, "accumulate": 4, "steps": 8, "dropout": 0}}),
+        ),
     ] {
         place.run(&place.spec(out, changes), 1).unwrap();
     }
@@ -86,19 +90,48 @@ fn accumulation_is_a_larger_batch() {
 #[test]
 fn conditional_head_trains_and_all_files_are_there() {
     let place = Place::new(32, 1, 60);
-    let changes = json!({"head": "conditional", "train": {"epochs": 2, "checkpoint_every": 3, "keep_checkpoints": 2}});
+    let changes =
+        json!({"head": "conditional", "train": {"epochs": 2, "checkpoint_every": 3, "keep_checkpoints": 2}});
     let spec = place.spec("out", changes);
     let results = results(place.run(&spec, 2).unwrap());
-    for key in ["exact", "f1", "total", "HasAns_f1", "NoAns_f1", "best_exact", "best_exact_thresh", "best_f1", "best_f1_thresh"] {
+    for key in [
+        "exact",
+        "f1",
+        "total",
+        "HasAns_f1",
+        "NoAns_f1",
+        "best_exact",
+        "best_exact_thresh",
+        "best_f1",
+        "best_f1_thresh",
+    ] {
         assert!(results.get(key).is_some(), "{key} is missing in {results}");
     }
-    for key in ["steps", "examples", "seconds", "examples_per_second", "tokens_per_second", "world_size", "final_loss", "peak_rss_bytes", "restarts"] {
+    for key in [
+        "steps",
+        "examples",
+        "seconds",
+        "examples_per_second",
+        "tokens_per_second",
+        "world_size",
+        "final_loss",
+        "peak_rss_bytes",
+        "restarts",
+    ] {
         assert!(results["train"].get(key).is_some(), "train.{key} is missing");
     }
     let out = place.path().join("out");
     for file in [
-        "spec.yaml", "metrics.jsonl", "results.json", "model/config.json", "model/model.safetensors", "model/README.md",
-        "eval/predictions.json", "eval/nbest_predictions.json", "eval/na_prob.json", "eval/revised_predictions.json",
+        "spec.yaml",
+        "metrics.jsonl",
+        "results.json",
+        "model/config.json",
+        "model/model.safetensors",
+        "model/README.md",
+        "eval/predictions.json",
+        "eval/nbest_predictions.json",
+        "eval/na_prob.json",
+        "eval/revised_predictions.json",
     ] {
         assert!(out.join(file).is_file(), "{file}");
     }
@@ -131,8 +164,10 @@ fn a_stop_is_obeyed_at_one_step_by_all() {
     let stop = StopSignal::new();
     let outcome = std::thread::scope(|scope| {
         let running = scope.spawn(|| place.run_task(&spec, &Task::Train, 2, &stop));
-        while std::fs::metadata(place.path().join("out/metrics.jsonl")).map_or(0, |m| m.len()) == 0 {
-            std::thread::yield_now();
+        while !running.is_finished()
+            && std::fs::metadata(place.path().join("out/metrics.jsonl")).map_or(0, |m| m.len()) == 0
+        {
+            std::thread::sleep(std::time::Duration::from_millis(10));
         }
         stop.set();
         running.join().unwrap().unwrap()
@@ -165,7 +200,8 @@ fn reductions_overlap_the_backward_pass() {
     use squad_train::step::Stepper;
 
     let place = Place::new(256, 3, 64);
-    let spec = place.spec("out", json!({"resources": {"workers": 2}, "train": {"batch_size": 8, "steps": 10}}));
+    let spec =
+        place.spec("out", json!({"resources": {"workers": 2}, "train": {"batch_size": 8, "steps": 10}}));
     let model = place.path().join("model");
     let overlaps: Vec<Vec<bool>> = gang(2, |collective| {
         struct Silent;

@@ -52,12 +52,17 @@ fn log_probabilities_and_losses() {
     let (network, batch) = (network("weights.safetensors"), batch());
     let golden = floats(&folder().join("io.safetensors"));
     let hidden = network.encode(&batch.inputs);
-    let ours = conditional::log_probabilities(network.head_stage(), &hidden, &batch.inputs, &batch.targets.starts);
+    let ours =
+        conditional::log_probabilities(network.head_stage(), &hidden, &batch.inputs, &batch.targets.starts);
     for (name, tensor) in ["v1.start_logits", "v1.end_logits", "v1.answerable_logits"].iter().zip(&ours) {
         // Forbidden positions are minus infinity in both.
-        let finite = |all: &[f32]| all.iter().map(|v| if v.is_finite() { *v } else { -1.0 }).collect::<Vec<_>>();
+        let finite =
+            |all: &[f32]| all.iter().map(|v| if v.is_finite() { *v } else { -1.0 }).collect::<Vec<_>>();
         let (ours, theirs) = (values(tensor), &golden[*name].1);
-        assert!(ours.iter().zip(theirs).all(|(a, b)| a.is_finite() == b.is_finite()), "{name}: other positions");
+        assert!(
+            ours.iter().zip(theirs).all(|(a, b)| a.is_finite() == b.is_finite()),
+            "{name}: other positions"
+        );
         let difference = relative(&finite(&ours), &finite(theirs));
         println!("{name} differs by {difference:.1e}");
         assert!(difference < 1e-5, "{name}: {difference}");
@@ -125,7 +130,9 @@ fn four_steps(mut gradient: impl FnMut(u64, &Network) -> Vec<Vec<f32>>) -> Vec<(
             let scale = (1.0 / norm).min(1.0);
             for (stage, g) in flat.iter().enumerate() {
                 let at = (schedule.rate(step), step);
-                optimizer.update(&mut network.stages_mut()[stage], &mut moments[stage], g, scale, at).unwrap();
+                optimizer
+                    .update(&mut network.stages_mut()[stage], &mut moments[stage], g, scale, at)
+                    .unwrap();
             }
             let golden = floats(&folder().join(format!("weights_after_step{step}.safetensors")));
             let ours: BTreeMap<String, Vec<f32>> = by_name(&network, &weights(&network));

@@ -87,7 +87,9 @@ fn answerability(
         Some((noise, rate)) => noise.apply(&inner, rate),
         None => inner,
     };
-    inner.linear(&stage[ANSWERABLE_OUT_WEIGHT], Some(&stage[ANSWERABLE_OUT_BIAS])).log_softmax(-1, Kind::Float)
+    inner
+        .linear(&stage[ANSWERABLE_OUT_WEIGHT], Some(&stage[ANSWERABLE_OUT_BIAS]))
+        .log_softmax(-1, Kind::Float)
 }
 
 /// Half the sum of the start's, the end's and answerability's negative log-likelihood, summed over examples.
@@ -99,7 +101,8 @@ pub(crate) fn loss(
     noise: Option<(&Noise, f64)>,
 ) -> Loss {
     let start = masked_log_softmax(&start_logits(stage, hidden), &inputs.allowed);
-    let end = end_log_probabilities(stage, hidden, &targets.starts.unsqueeze(1), &inputs.allowed).squeeze_dim(1);
+    let end =
+        end_log_probabilities(stage, hidden, &targets.starts.unsqueeze(1), &inputs.allowed).squeeze_dim(1);
     let span = (pick(&start, &targets.starts) + pick(&end, &targets.ends)).sum(Kind::Float) * -0.5;
     let answerable = answerability(stage, hidden, &start, noise);
     let answerable = pick(&answerable, &targets.impossible).sum(Kind::Float) * -0.5;

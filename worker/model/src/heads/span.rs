@@ -14,11 +14,8 @@ const BIAS: usize = 1;
 /// The parameters, under Hugging Face's names.
 pub(crate) fn declare(config: &EncoderConfig, device: Device) -> Stage {
     let mut d = Declaration::default();
-    d.matrix(&["qa_outputs.weight".into()], &[2, config.hidden_size], Init::Normal(config.initializer_range)).vector(
-        &["qa_outputs.bias".into()],
-        &[2],
-        Init::Zeros,
-    );
+    d.matrix(&["qa_outputs.weight".into()], &[2, config.hidden_size], Init::Normal(config.initializer_range))
+        .vector(&["qa_outputs.bias".into()], &[2], Init::Zeros);
     Stage::new("head", d, device)
 }
 
@@ -34,7 +31,13 @@ pub(crate) fn scores(stage: &Stage, hidden: &Tensor) -> Scores {
 }
 
 /// Half the sum of the start's and the end's cross-entropy, summed over examples.
-pub(crate) fn loss(stage: &Stage, hidden: &Tensor, inputs: &Inputs, targets: &Targets, form: LossForm) -> Loss {
+pub(crate) fn loss(
+    stage: &Stage,
+    hidden: &Tensor,
+    inputs: &Inputs,
+    targets: &Targets,
+    form: LossForm,
+) -> Loss {
     let (start, end) = logits(stage, hidden);
     let log_probability = |logits: &Tensor, gold: &Tensor| {
         let all = match form {
@@ -43,7 +46,8 @@ pub(crate) fn loss(stage: &Stage, hidden: &Tensor, inputs: &Inputs, targets: &Ta
         };
         pick(&all, gold)
     };
-    let total =
-        (log_probability(&start, &targets.starts) + log_probability(&end, &targets.ends)).sum(Kind::Float) * -0.5;
+    let total = (log_probability(&start, &targets.starts) + log_probability(&end, &targets.ends))
+        .sum(Kind::Float)
+        * -0.5;
     Loss { span: total.detach(), total, answerability: None }
 }

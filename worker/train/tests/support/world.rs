@@ -27,7 +27,8 @@ impl Place {
         let model = place.path().join("model");
         std::fs::create_dir(&model).unwrap();
         let specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
-        let vocabulary: Vec<String> = specials.into_iter().chain((0..WORDS).map(|k| format!("w{k}"))).collect();
+        let vocabulary: Vec<String> =
+            specials.into_iter().chain((0..WORDS).map(|k| format!("w{k}"))).collect();
         std::fs::write(model.join("vocab.txt"), vocabulary.join("\n")).unwrap();
         std::fs::write(model.join("tokenizer_config.json"), r#"{"do_lower_case": true}"#).unwrap();
         let Value::Object(fields) = json!({
@@ -109,7 +110,9 @@ impl Place {
 }
 
 /// Runs `work` as every rank of a ring.
-pub(crate) fn gang<T: Send>(world: usize, work: impl Fn(Background) -> T + Sync) -> Vec<T> {
+pub(crate) fn gang<T: Send>(world: usize, work: impl Fn(Background) -> T + Send + Sync) -> Vec<T> {
+    // Every rank would start threads of its own, and they would spin against each other.
+    tch::set_num_threads(1);
     let listeners: Vec<RingListener> =
         (0..world).map(|_| RingListener::bind([127, 0, 0, 1].into()).unwrap()).collect();
     let peers: Vec<_> = listeners.iter().map(RingListener::local_addr).collect();
@@ -121,9 +124,11 @@ pub(crate) fn gang<T: Send>(world: usize, work: impl Fn(Background) -> T + Sync)
             .map(|(rank, listener)| {
                 let (peers, work) = (peers.clone(), work.clone());
                 scope.spawn(move || {
-                    let fence = Fence { job: "test".into(), generation: 1, token: "t".into(), layout: [0; 32] };
+                    let fence =
+                        Fence { job: "test".into(), generation: 1, token: "t".into(), layout: [0; 32] };
                     let patience = Duration::from_secs(60);
-                    let ring = squad_collective::connect(listener, Topology { rank, world, peers, fence, patience });
+                    let ring =
+                        squad_collective::connect(listener, Topology { rank, world, peers, fence, patience });
                     work(Background::start(ring.unwrap()))
                 })
             })
@@ -146,11 +151,13 @@ fn squad(questions: usize) -> Value {
     let paragraphs: Vec<Value> = (0..questions)
         .map(|number| {
             let length = 12 + (number * 29) % 60;
-            let words: Vec<String> = (0..length).map(|k| format!("w{}", (number * 7 + k * 11) % WORDS)).collect();
+            let words: Vec<String> =
+                (0..length).map(|k| format!("w{}", (number * 7 + k * 11) % WORDS)).collect();
             let at = (number * 5) % (length - 1);
             let start: usize = words[..=at].iter().map(|w| w.len() + 1).sum();
             let impossible = number % 4 == 3;
-            let answers = if impossible { json!([]) } else { json!([{"text": words[at + 1], "answer_start": start}]) };
+            let answers =
+                if impossible { json!([]) } else { json!([{"text": words[at + 1], "answer_start": start}]) };
             let question = json!({
                 "id": format!("q{number}"), "question": format!("{} ?", words[at]),
                 "is_impossible": impossible, "answers": answers,
