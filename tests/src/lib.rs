@@ -147,7 +147,6 @@ impl Finished {
     }
 
     /// Fails the test unless the program succeeded.
-    #[must_use]
     pub fn success(self) -> Self {
         assert_eq!(self.code(), 0, "stdout: {}\nstderr: {}", self.stdout(), self.stderr());
         self

@@ -1,4 +1,5 @@
 //! `squadctl run`, with real workers on real weights.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 use squad_tests::{Job, minilm, wait_for, workers_in};
 

@@ -1,4 +1,5 @@
 //! The daemon and its users: submit, watch, logs, cancel, failure, restart.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 use squad_tests::{Daemon, Job, wait_for, workers_in};
 

@@ -92,7 +92,7 @@ pub fn train(
         report.tick(Phase::Train, step, steps);
         let stopped = outcome.header.stop_votes > 0;
         log.step(step, &outcome, report)?;
-        if (step % every == 0 || step == steps || stopped) && collective.rank() == 0 {
+        if (step.is_multiple_of(every) || step == steps || stopped) && collective.rank() == 0 {
             let output = Path::new(&spec.output_dir);
             let keep = (step, spec.train.keep_checkpoints as usize);
             checkpoint::write(&prepared.network, &prepared.model_folder, output, keep)?;
@@ -195,7 +195,7 @@ impl Log {
             progress.tokens_per_second = Some(window.rate(window.header.tokens));
             report.progress(progress);
         }
-        if step % self.every == 0 || last {
+        if step.is_multiple_of(self.every) || last {
             let window = std::mem::replace(&mut self.since_line, Window::new());
             let line = MetricsLine {
                 step,

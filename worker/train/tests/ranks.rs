@@ -1,4 +1,5 @@
 //! Runs with several ranks: the same mathematics for any number of them, overlap, stop, evaluation.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 mod support;
 #[path = "support/world.rs"]
