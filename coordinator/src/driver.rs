@@ -64,7 +64,8 @@ impl Driver {
         let born = Instant::now();
         let (to_self, mut own) = unbounded_channel();
         let mut processes: BTreeMap<u32, Launched> = BTreeMap::new();
-        let mut sessions: BTreeMap<u32, Outbound> = BTreeMap::new();
+        // A session that was closed stays as `None`: its slot is taken all the same.
+        let mut sessions: BTreeMap<u32, Option<Outbound>> = BTreeMap::new();
         let mut wake = None;
         while !self.machine.state().is_final() {
             let timer = async {
@@ -79,7 +80,7 @@ impl Driver {
                     Inbox::Session { generation, slot, outbound, admit } => {
                         let answer = self.admission(generation, slot, sessions.contains_key(&slot));
                         if answer.is_ok() {
-                            sessions.insert(slot, outbound);
+                            sessions.insert(slot, Some(outbound));
                         }
                         // A worker that hung up meanwhile is followed by its process's end.
                         admit.send(answer).ok();
@@ -89,9 +90,16 @@ impl Driver {
                 Some(event) = own.recv() => event,
                 () = timer => Event::Tick,
             };
-            if let Event::Worker { slot, input: Input::Exited(..), .. } = &event {
-                processes.remove(slot);
-                sessions.remove(slot);
+            match &event {
+                // Closing our half tells the worker that all it said was taken in; only then it exits, so
+                // that its end never overtakes its results.
+                Event::Worker { slot, input: Input::SessionClosed, .. } => {
+                    sessions.insert(*slot, None);
+                }
+                Event::Worker { slot, input: Input::Exited(..), .. } => {
+                    processes.remove(slot);
+                }
+                _ => {}
             }
             let actions = self.machine.step(event, born.elapsed());
             wake = None;
@@ -102,7 +110,9 @@ impl Driver {
                             processes.insert(slot, launched);
                         }
                     }
-                    Action::Send { slot, order } => self.say(sessions.get(&slot), order),
+                    Action::Send { slot, order } => {
+                        self.say(sessions.get(&slot).and_then(Option::as_ref), order)
+                    }
                     Action::Kill { slot, hard } => {
                         if let Some(process) = processes.get(&slot) {
                             process.kill(hard);

@@ -1,52 +1,35 @@
-//! The arrows between crates, as `cargo metadata` sees them.
+//! The arrows between crates, as cargo resolves them for each crate alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::process::Command;
 
-use cargo_metadata::{DependencyKind, MetadataCommand};
-
-/// Normal dependencies of every package of the tree, by name.
-fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
-    let manifest = squad_tests::repository().join("Cargo.toml");
-    let metadata = MetadataCommand::new()
-        .manifest_path(manifest)
-        .other_options(["--offline".to_owned()])
-        .exec()
+/// Everything that `package` needs to be used, by name, directly or through others. `cargo tree` resolves the
+/// features of this package alone; those of the whole workspace would blur the picture.
+fn reached(package: &str) -> BTreeSet<String> {
+    let tree = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+            "--package",
+            package,
+        ])
+        .current_dir(squad_tests::repository())
+        .output()
         .unwrap();
-    let names: BTreeMap<_, _> =
-        metadata.packages.iter().map(|p| (p.id.clone(), p.name.to_string())).collect();
-    metadata
-        .resolve
-        .unwrap()
-        .nodes
-        .into_iter()
-        .map(|node| {
-            let normal = node
-                .deps
-                .iter()
-                .filter(|dep| dep.dep_kinds.iter().any(|kind| matches!(kind.kind, DependencyKind::Normal)));
-            (names[&node.id].clone(), normal.map(|dep| names[&dep.pkg].clone()).collect())
-        })
-        .collect()
-}
-
-/// Everything that `package` needs, itself not included.
-fn closure(all: &BTreeMap<String, BTreeSet<String>>, package: &str) -> BTreeSet<String> {
-    let mut seen = BTreeSet::new();
-    let mut open = vec![package.to_owned()];
-    while let Some(next) = open.pop() {
-        for dependency in all.get(&next).into_iter().flatten() {
-            if seen.insert(dependency.clone()) {
-                open.push(dependency.clone());
-            }
-        }
-    }
-    seen
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let text = String::from_utf8(tree.stdout).unwrap();
+    text.lines().skip(1).filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
 #[test]
 fn nobody_reaches_what_is_not_theirs() {
-    let all = dependencies();
     for (package, banned) in [
         ("squad-proto", &["tch", "torch-sys", "tokenizers", "cudarc", "rusqlite"][..]),
         (
@@ -63,7 +46,7 @@ fn nobody_reaches_what_is_not_theirs() {
             &["tch", "torch-sys", "squad-data", "squad-model", "squad-collective", "squad-train"],
         ),
     ] {
-        let reached = closure(&all, package);
+        let reached = reached(package);
         for name in banned {
             assert!(
                 !reached.contains(*name),
@@ -75,6 +58,6 @@ fn nobody_reaches_what_is_not_theirs() {
 
 #[test]
 fn the_rule_can_fail() {
-    let reached = closure(&dependencies(), "squad-worker");
+    let reached = reached("squad-worker");
     assert!(reached.contains("torch-sys") && reached.contains("tonic"), "the worker has both");
 }

@@ -120,8 +120,13 @@ impl Bucket {
     /// # Errors
     /// What broke the collective.
     pub fn settle(&mut self) -> Result<Reduction, TrainError> {
-        let State::Away(pending) = std::mem::replace(&mut self.state, State::Lost) else {
-            return Err(TrainError::Internal("a bucket was awaited that was not being reduced".into()));
+        let pending = match std::mem::replace(&mut self.state, State::Lost) {
+            State::Away(pending) => pending,
+            other => {
+                // Put back: dropping the vector would leave the tensor over freed memory.
+                self.state = other;
+                return Err(TrainError::Internal("a bucket was awaited that was not being reduced".into()));
+            }
         };
         let settled = match pending.settle() {
             Ok(settled) => settled,
