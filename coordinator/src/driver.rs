@@ -101,8 +101,12 @@ impl Driver {
                 }
                 _ => {}
             }
+            let timer_fired = matches!(event, Event::Tick);
             let actions = self.machine.step(event, born.elapsed());
-            wake = None;
+            // A stale message changes nothing, not even the timer.
+            if timer_fired || !actions.is_empty() {
+                wake = None;
+            }
             for action in actions {
                 match action {
                     Action::Launch { slot } => {
