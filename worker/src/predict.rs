@@ -77,7 +77,7 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<ExitCode> {
     let features = Features::build(&dataset, &tokenizer, &settings, Purpose::Evaluate)?;
     let mut scores = WindowScores::default();
     for index in 0..features.len() {
-        let batch = collate(&features, &[index], tokenizer.pad(), 8);
+        let batch = collate(&features, &[index], tokenizer.pad(), 1);
         scores.score(&network, &batch, (5, 5));
     }
     let chosen = AnswerSettings {

@@ -73,6 +73,9 @@ pub(crate) async fn run(
             message = hear.next() => {
                 let Some(Ok(message)) = message else {
                     tracing::error!("the coordinator closed the session");
+                    if !begun {
+                        return Ok(Ended::Badly);
+                    }
                     return Ok(give_up(&session, &mut from_compute, deadlines.stop_grace).await);
                 };
                 if message.fence.map(Fence::from).as_ref() != Some(&talk.fence) {
@@ -118,6 +121,9 @@ pub(crate) async fn run(
             }
             _ = &mut lifeline => {
                 tracing::error!("the launcher is gone");
+                if !begun {
+                    return Ok(Ended::Badly);
+                }
                 return Ok(give_up(&session, &mut from_compute, deadlines.stop_grace).await);
             }
         }

@@ -130,6 +130,7 @@ impl Machine {
             self.enter(JobState::Cancelled, reason, actions);
         } else if self.cause.is_none() {
             self.cause = Some(Cause::Cancel);
+            self.blame_at = None;
             self.enter(JobState::Stopping, reason, actions);
             self.stop_all(reason, actions);
             self.term_at = Some(now + self.deadlines.stop_grace);

@@ -148,6 +148,19 @@ fn cancel_stops_then_kills_then_is_final() {
 }
 
 #[test]
+fn a_cancel_in_the_blame_window_leaves_no_timer_behind() {
+    let mut machine = running(2);
+    machine.step(of(0, Input::Failure(FailureReport::new(FailureCode::Collective, "x"))), at(6));
+    machine.step(Event::Cancel, at(7));
+    for action in machine.step(Event::Tick, at(9)) {
+        assert!(
+            !matches!(action, Action::Wake(when) if when <= at(9)),
+            "a timer in the past would fire for ever"
+        );
+    }
+}
+
+#[test]
 fn a_worker_that_never_arrives_fails_the_job() {
     let mut machine = machine(1);
     machine.step(Event::Start, at(0));

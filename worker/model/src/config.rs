@@ -101,6 +101,12 @@ impl EncoderConfig {
                 config.hidden_size, config.num_attention_heads
             ));
         }
+        if config.type_vocab_size < 2 {
+            return Err("type_vocab_size is 1; question and context need two segments".into());
+        }
+        if !(0..config.vocab_size).contains(&config.pad_token_id) {
+            return Err(format!("pad_token_id {} is outside the vocabulary", config.pad_token_id));
+        }
         Ok(config)
     }
 

@@ -122,6 +122,10 @@ pub fn replace_folder(
     let name = target.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = parent.join(format!(".{name}.tmp"));
     let old = parent.join(format!(".{name}.old"));
+    // A crash between the two renames below leaves the only copy there.
+    if old.exists() && !target.exists() {
+        fs::rename(&old, target).map_err(TrainError::output("rename", &old))?;
+    }
     for leftover in [&temporary, &old] {
         if leftover.exists() {
             fs::remove_dir_all(leftover).map_err(TrainError::output("delete", leftover))?;

@@ -19,6 +19,9 @@ use crate::prepare::DevSet;
 use crate::report::{Report, StopSignal};
 use crate::step::micro_batch;
 
+/// How often ranks meet during an evaluation.
+const MEETINGS: usize = 64;
+
 /// The answers to a dev set and what they are worth.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
@@ -84,20 +87,24 @@ pub fn evaluate(
     let batches = evaluation_batches_of(&dev.features, &mine, spec.eval.batch_size as usize);
     let mut collected = WindowScores::default();
     let mut done = 0;
-    for batch in batches {
-        if stop.is_set() {
-            return Ok(None);
+    for round in 0..MEETINGS {
+        for batch in &batches[batches.len() * round / MEETINGS..batches.len() * (round + 1) / MEETINGS] {
+            if stop.is_set() {
+                return Ok(None);
+            }
+            let batch = collate(&dev.features, batch, pad_id, spec.data.pad_to_multiple as usize);
+            let top = (i64::from(spec.eval.start_top_n), i64::from(spec.eval.end_top_n));
+            collected.score(network, &batch, top);
+            done += batch.rows;
+            report.tick(Phase::Evaluate, done as u64, mine.len() as u64);
+            if collective.rank() == 0 {
+                let mut progress = Progress::new(Phase::Evaluate, done as u64, mine.len() as u64);
+                progress.label = label.into();
+                report.progress(progress);
+            }
         }
-        let batch = collate(&dev.features, &batch, pad_id, spec.data.pad_to_multiple as usize);
-        let top = (i64::from(spec.eval.start_top_n), i64::from(spec.eval.end_top_n));
-        collected.score(network, &batch, top);
-        done += batch.rows;
-        report.tick(Phase::Evaluate, done as u64, mine.len() as u64);
-        if collective.rank() == 0 {
-            let mut progress = Progress::new(Phase::Evaluate, done as u64, mine.len() as u64);
-            progress.label = label.into();
-            report.progress(progress);
-        }
+        // Ranks differ in speed: meeting now and then keeps the fast one's wait below the ring's patience.
+        collective.run(|c| c.barrier())?;
     }
     let settings = answer_settings(spec);
     let predictions = collected.predict(&dev.dataset, &dev.features, &settings, spec.head == Head::Span)?;

@@ -72,6 +72,24 @@ impl MetricsFile {
     }
 }
 
+/// Takes an output folder for this job alone, as long as the answer lives.
+///
+/// # Errors
+/// When another job is at work in it, or it cannot be written.
+pub fn claim(output: &Path) -> Result<File, TrainError> {
+    fs::create_dir_all(output).map_err(TrainError::output("create", output))?;
+    let path = output.join(".lock");
+    let lock = File::create(&path).map_err(TrainError::output("create", &path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => {
+            let action = "use, because another job is at work in it,";
+            Err(TrainError::output(action, output)(std::io::ErrorKind::ResourceBusy.into()))
+        }
+        Err(fs::TryLockError::Error(error)) => Err(TrainError::output("lock", &path)(error)),
+    }
+}
+
 /// Makes the output folder ready for a training run: an earlier run's files go to `earlier/N`, so nothing is
 /// lost and nothing of two runs is mixed. Gives the place they went to.
 ///

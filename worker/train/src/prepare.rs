@@ -177,10 +177,12 @@ fn load(spec: &JobSpec, task: &Task, folder: &Path, report: &dyn Report) -> Resu
 /// Checks between spec, network and tokenizer.
 fn fits(spec: &JobSpec, network: &Network, tokenizer: &Tokenizer) -> Result<(), TrainError> {
     let config = network.config();
-    if i64::from(spec.data.max_seq_length) > config.max_position_embeddings {
+    let widest = spec.data.max_seq_length.next_multiple_of(spec.data.pad_to_multiple.max(1));
+    if i64::from(widest) > config.max_position_embeddings {
         return Err(TrainError::Unfit(format!(
-            "data.max_seq_length is {}, but the model knows only {} positions; lower it",
-            spec.data.max_seq_length, config.max_position_embeddings
+            "data.max_seq_length {}, padded to a multiple of data.pad_to_multiple {}, makes {widest} positions, \
+             but the model knows only {}; lower one of them",
+            spec.data.max_seq_length, spec.data.pad_to_multiple, config.max_position_embeddings
         )));
     }
     if tokenizer.vocabulary() as i64 > config.vocab_size {

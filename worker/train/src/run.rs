@@ -60,10 +60,18 @@ impl Session<'_> {
         let Some(set) = prepared.train.take() else {
             return Err(TrainError::Unfit("there is nothing to train on: data.train is not set".into()));
         };
+        let output = Path::new(&self.spec.output_dir);
+        let _claim = self.leads().then(|| output::claim(output)).transpose()?;
         if self.leads()
             && let Some(moved) = output::begin(self.spec)?
         {
             self.report.note(format!("an earlier run's files were moved to {}", moved.display()));
+            // The model may have been that run's: its tokenizer files are still to be copied.
+            if let Ok(rest) = prepared.model_folder.strip_prefix(output)
+                && moved.join(rest).is_dir()
+            {
+                prepared.model_folder = moved.join(rest);
+            }
         }
         // Nobody writes before the folder is ready.
         self.collective.run(|c| c.barrier())?;
@@ -123,6 +131,8 @@ impl Session<'_> {
         let Some(dev) = prepared.dev.take() else {
             return Err(TrainError::Unfit("there is nothing to evaluate on: data.dev is not set".into()));
         };
+        let output = Path::new(&self.spec.output_dir);
+        let _claim = self.leads().then(|| output::claim(output)).transpose()?;
         let mut all = Vec::new();
         let mut best: Option<(f64, PathBuf, Evaluation, String)> = None;
         for (turn, folder) in prepared.checkpoints.iter().enumerate() {
@@ -151,8 +161,6 @@ impl Session<'_> {
             fields.insert("best_ckpt".into(), json!(folder.display().to_string()));
             fields.insert("checkpoints".into(), Value::Array(all));
         }
-        let output = Path::new(&self.spec.output_dir);
-        std::fs::create_dir_all(output).map_err(TrainError::output("create", output))?;
         output::write_evaluation(&evaluation, self.spec)?;
         write_json(&output.join("eval").join("results.json"), &results)?;
         Ok(Outcome::Completed(Some(results)))

@@ -159,6 +159,17 @@ fn an_earlier_run_is_moved_aside() {
 }
 
 #[test]
+fn an_output_folder_serves_one_job_at_a_time() {
+    let place = Place::new(32, 1, 20);
+    let spec = place.spec("out", json!({"train": {"steps": 1}}));
+    let other = squad_train::output::claim(&place.path().join("out")).unwrap();
+    let error = place.run(&spec, 1).unwrap_err().to_string();
+    assert!(error.contains("another job is at work in it"), "{error}");
+    drop(other);
+    place.run(&spec, 1).unwrap();
+}
+
+#[test]
 fn a_stop_is_obeyed_at_one_step_by_all() {
     let place = Place::new(32, 1, 40);
     let spec = place.spec("out", json!({"train": {"steps": 100_000}}));
