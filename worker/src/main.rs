@@ -12,6 +12,7 @@ mod lifeline;
 mod predict;
 mod progress;
 mod session;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,8 @@ enum Command {
     Join,
     /// Answer one question with a fine-tuned model.
     Predict(predict::PredictArgs),
+    /// Hold a model against values that another program computed with its weights.
+    Verify(verify::VerifyArgs),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
     let outcome = match args.command {
         Command::Join => join::join(),
         Command::Predict(args) => predict::predict(&args),
+        Command::Verify(args) => verify::verify(&args),
     };
     match outcome {
         Ok(code) => code,

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use squad_data::batch::collate;
 use squad_data::{AnswerSettings, Dataset, FeatureSettings, Features, Purpose, Tokenizer, Window};
-use squad_model::{EncoderConfig, HeadKind, load_network, save};
+use squad_model::{ConfigFile, EncoderConfig, HeadKind, load_network, save};
 use squad_train::evaluate::WindowScores;
 use tch::Device;
 
@@ -39,7 +39,7 @@ pub(crate) struct PredictArgs {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(crate) enum Output {
     Text,
     Json,
 }
@@ -58,17 +58,18 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<ExitCode> {
     };
     anyhow::ensure!(!context.trim().is_empty(), "the context is empty");
     anyhow::ensure!(!args.question.trim().is_empty(), "the question is empty");
-    let (config, fields) = EncoderConfig::read(&args.model)?;
-    let head = save::head_of(&fields).with_context(|| {
+    let ConfigFile { config, json, .. } = EncoderConfig::read(&args.model)?;
+    let head = save::head_of(&json).with_context(|| {
         format!(
             "{} has no question-answering head; name the model folder of a finished run",
             args.model.display()
         )
     })?;
-    let (network, _) = load_network(&args.model, head, 0, Device::Cpu)?;
+    let (network, loaded) = load_network(&args.model, head, 0, Device::Cpu)?;
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let tokenizer = Tokenizer::from_folder(&args.model)?;
     let settings = FeatureSettings {
-        max_seq_length: (config.max_position_embeddings as usize).min(384),
+        max_seq_length: (config.max_tokens() as usize).min(384),
         doc_stride: 128,
         max_query_length: 64,
         window: Window::Overlap,

@@ -10,7 +10,10 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`family`] | the architectures, and the names in their files |
 //! | [`config`] | `config.json`, read strictly |
+//! | `embeddings`, `layer`, `attention` | what five families share |
+//! | `mobilebert` | what the sixth has of its own |
 //! | [`stage`] | flat storage, leaf views, layout hash |
 //! | [`dropout`] | dropout from derived seeds |
 //! | [`inputs`] | a batch as tensors |
@@ -19,24 +22,28 @@
 //! | [`load`], [`save`] | Hugging Face files to stages and back |
 #![forbid(unsafe_code)]
 
+mod attention;
 pub mod config;
 pub mod dropout;
 mod embeddings;
-mod encoder;
 pub mod error;
+pub mod family;
 pub mod heads;
 mod init;
 pub mod inputs;
+mod layer;
 pub mod load;
+mod mobilebert;
 pub mod network;
 pub mod save;
 pub mod stage;
 
-pub use config::EncoderConfig;
+pub use config::{ConfigFile, EncoderConfig};
 pub use dropout::Noise;
 pub use error::ModelError;
+pub use family::Family;
 pub use heads::{HeadKind, Loss, LossForm, Scores};
 pub use inputs::{Inputs, Targets};
 pub use load::{LoadReport, load_network};
-pub use network::{Dropout, Network};
+pub use network::{Dropout, Network, count_parameters};
 pub use stage::{Param, Stage};

@@ -6,7 +6,7 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 use tch::Device;
 
-use crate::config::EncoderConfig;
+use crate::config::{ConfigFile, EncoderConfig};
 use crate::error::ModelError;
 use crate::heads::HeadKind;
 use crate::network::Network;
@@ -20,6 +20,8 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
     /// Parameters found under an old name (`gamma` for `weight`, `beta` for `bias`).
     pub aliased: Vec<String>,
+    /// What somebody should know: fields of `config.json` that were mended.
+    pub warnings: Vec<String>,
 }
 
 impl LoadReport {
@@ -32,8 +34,11 @@ impl LoadReport {
 /// Tensors by name, as 32-bit floats.
 pub type Tensors = BTreeMap<String, (Vec<i64>, Vec<f32>)>;
 
-/// Names that checkpoints of whole architectures put before the encoder's own.
-const PREFIXES: &[&str] = &["", "bert.", "model.", "backbone."];
+/// Whole-number tensors by name: shape and values.
+pub type Integers = BTreeMap<String, (Vec<i64>, Vec<i64>)>;
+
+/// Names that programs other than Hugging Face's put before the encoder's own.
+const PREFIXES: &[&str] = &["", "model.", "backbone."];
 
 /// Builds the network of a folder in Hugging Face layout.
 ///
@@ -48,16 +53,29 @@ pub fn load_network(
     seed: u64,
     device: Device,
 ) -> Result<(Network, LoadReport), ModelError> {
-    let (config, json) = EncoderConfig::read(folder)?;
+    let ConfigFile { mut config, json, warnings } = EncoderConfig::read(folder)?;
     let path = folder.join("model.safetensors");
     if !path.is_file() {
         return Err(ModelError::NoFile { folder: folder.into(), file: "model.safetensors" });
     }
     let tensors = read_safetensors(&path)?;
+    if has_empty_segments(&config, &tensors) {
+        config.type_vocab_size = 0;
+    }
     let mut network = Network::new(config, json, head, device);
-    let report =
+    let mut report =
         assign(&mut network, tensors, seed).map_err(|message| ModelError::Mismatch { path, message })?;
+    report.warnings = warnings;
     Ok((network, report))
+}
+
+/// Whether the segment table of a family without segments is one row of zeros, as in all published files: the
+/// replaced program has no such table, so it is left out of training, and written as zeros again.
+fn has_empty_segments(config: &EncoderConfig, tensors: &Tensors) -> bool {
+    let name = "embeddings.token_type_embeddings.weight";
+    let found =
+        [config.family.prefix(), ""].iter().find_map(|prefix| tensors.get(&format!("{prefix}{name}")));
+    !config.family.has_segments() && found.is_none_or(|(_, values)| values.iter().all(|v| *v == 0.0))
 }
 
 /// Reads all tensors of a safetensors file, converted to 32-bit floats; tensors of whole numbers are left
@@ -75,6 +93,23 @@ pub fn read_safetensors(path: &Path) -> Result<Tensors, ModelError> {
         tensors.insert(name.to_owned(), (view.shape().iter().map(|n| *n as i64).collect(), values));
     }
     Ok(tensors)
+}
+
+/// Reads the 64-bit whole-number tensors of a safetensors file, such as token ids: shape and values.
+///
+/// # Errors
+/// As [`read_safetensors`].
+pub fn read_integers(path: &Path) -> Result<Integers, ModelError> {
+    let bytes = std::fs::read(path).map_err(ModelError::io(path))?;
+    let damaged = |message: String| ModelError::Damaged { path: path.into(), message };
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
+    let whole = file.iter().filter(|(_, view)| view.dtype() == Dtype::I64);
+    Ok(whole
+        .map(|(name, view)| {
+            let values = view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
+            (name.to_owned(), (view.shape().iter().map(|n| *n as i64).collect(), values))
+        })
+        .collect())
 }
 
 /// Little-endian bytes of a floating-point type; `None` for other types.
@@ -99,13 +134,14 @@ fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
 pub fn assign(network: &mut Network, mut tensors: Tensors, seed: u64) -> Result<LoadReport, String> {
     let mut report = LoadReport::default();
     let head = network.stages().len() - 1;
+    let own = network.config().family.prefix();
     for index in 0..network.stages().len() {
         network.initialise(index, seed);
         let stage = &network.stages()[index];
         let mut values = stage.to_vec();
         for param in stage.params() {
             for (name, shape, span) in param.parts() {
-                let Some((found, data)) = take(&mut tensors, name, &mut report) else {
+                let Some((found, data)) = take(&mut tensors, own, name, &mut report) else {
                     report.missing.push(name.to_owned());
                     continue;
                 };
@@ -143,10 +179,15 @@ fn plural(count: usize) -> String {
     if count == 1 { "a tensor".into() } else { format!("{count} tensors") }
 }
 
-/// Takes a tensor out under any prefix, or under its old name.
-fn take(tensors: &mut Tensors, name: &str, report: &mut LoadReport) -> Option<(Vec<i64>, Vec<f32>)> {
+/// Takes a tensor out under its family's prefix or another, or under its old name.
+fn take(
+    tensors: &mut Tensors,
+    own: &str,
+    name: &str,
+    report: &mut LoadReport,
+) -> Option<(Vec<i64>, Vec<f32>)> {
     let old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
-    for prefix in PREFIXES {
+    for prefix in std::iter::once(&own).chain(PREFIXES) {
         if let Some(found) = tensors.remove(&format!("{prefix}{name}")) {
             return Some(found);
         }

@@ -8,8 +8,8 @@ use crate::config::EncoderConfig;
 use crate::dropout::{Noise, mix};
 use crate::heads::{HeadKind, Loss, LossForm, Scores, conditional, span};
 use crate::inputs::{Inputs, Targets};
-use crate::stage::Stage;
-use crate::{embeddings, encoder};
+use crate::stage::{Declaration, Stage};
+use crate::{embeddings, layer, mobilebert};
 
 /// Dropout rates of a training run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,6 +25,30 @@ pub struct Dropout {
 impl Dropout {
     /// None at all.
     pub const NONE: Self = Self { hidden: 0.0, attention: 0.0, classifier: 0.0 };
+}
+
+/// The parameters of all stages, in order.
+fn declare(config: &EncoderConfig, head: HeadKind) -> Vec<Declaration> {
+    let mut all = vec![match config.bottleneck {
+        Some(_) => mobilebert::declare_embeddings(config),
+        None => embeddings::declare(config),
+    }];
+    all.extend((0..config.layer_stages()).map(|index| match config.bottleneck {
+        Some(sizes) => mobilebert::declare_layer(config, sizes, index),
+        None => layer::declare(config, index),
+    }));
+    all.push(match head {
+        HeadKind::Span => span::declare(config),
+        HeadKind::Conditional { units } => conditional::declare(config, units),
+    });
+    all
+}
+
+/// How many parameters the encoder and the head of a network would have, in this order.
+pub fn count_parameters(config: &EncoderConfig, head: HeadKind) -> (i64, i64) {
+    let stages = declare(config, head);
+    let head = stages.last().map_or(0, Declaration::len);
+    (stages.iter().map(Declaration::len).sum::<i64>() - head, head)
 }
 
 /// An encoder with a question-answering head.
@@ -48,12 +72,7 @@ impl Network {
         head: HeadKind,
         device: Device,
     ) -> Self {
-        let mut stages = vec![embeddings::declare(&config, device)];
-        stages.extend((0..config.num_hidden_layers).map(|index| encoder::declare(&config, index, device)));
-        stages.push(match head {
-            HeadKind::Span => span::declare(&config, device),
-            HeadKind::Conditional { units } => conditional::declare(&config, units, device),
-        });
+        let stages = declare(&config, head).into_iter().map(|d| Stage::new(d, device)).collect();
         Self { config, config_json, head, stages, device }
     }
 
@@ -77,7 +96,7 @@ impl Network {
         self.device
     }
 
-    /// Embeddings, layers, head.
+    /// Embeddings, layers (one stage where layers share their weights), head.
     pub fn stages(&self) -> &[Stage] {
         &self.stages
     }
@@ -128,11 +147,49 @@ impl Network {
         inputs: &Inputs,
         noise: Option<(&Noise, Dropout)>,
     ) -> Tensor {
-        let stage = &self.stages[index];
-        match index {
-            0 => embeddings::forward(stage, &self.config, inputs, noise.map(|(n, rates)| (n, rates.hidden))),
-            _ => encoder::forward(stage, &self.config, hidden, inputs, noise),
+        if index == 0 {
+            return self.embed(inputs, noise);
         }
+        // ALBERT's one layer stage is every layer.
+        let repeats = self.config.num_hidden_layers / self.config.layer_stages();
+        let mut hidden = hidden.shallow_clone();
+        for _ in 0..repeats {
+            hidden = self.layer(index, &hidden, inputs, noise);
+        }
+        hidden
+    }
+
+    fn embed(&self, inputs: &Inputs, noise: Option<(&Noise, Dropout)>) -> Tensor {
+        let (stage, noise) = (&self.stages[0], noise.map(|(noise, rates)| (noise, rates.hidden)));
+        match self.config.bottleneck {
+            Some(_) => mobilebert::embed(stage, &self.config, inputs, noise),
+            None => embeddings::forward(stage, &self.config, inputs, noise),
+        }
+    }
+
+    /// One layer with the weights of stage `index`.
+    fn layer(
+        &self,
+        index: usize,
+        hidden: &Tensor,
+        inputs: &Inputs,
+        noise: Option<(&Noise, Dropout)>,
+    ) -> Tensor {
+        let stage = &self.stages[index];
+        match self.config.bottleneck {
+            Some(sizes) => mobilebert::layer(stage, &self.config, sizes, hidden, inputs, noise),
+            None => layer::forward(stage, &self.config, hidden, inputs, noise),
+        }
+    }
+
+    /// The output of the embeddings and of each layer, without dropout: L + 1 tensors of `[B, T, C]`.
+    pub fn hidden_states(&self, inputs: &Inputs) -> Vec<Tensor> {
+        let mut all = vec![self.embed(inputs, None)];
+        for depth in 0..self.config.num_hidden_layers {
+            let index = 1 + depth.min(self.config.layer_stages() - 1) as usize;
+            all.push(self.layer(index, &all[depth as usize], inputs, None));
+        }
+        all
     }
 
     /// The head's loss, summed over examples.

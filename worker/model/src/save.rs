@@ -1,6 +1,5 @@
 //! Stages to Hugging Face folders.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
@@ -9,18 +8,24 @@ use sha2::{Digest, Sha256};
 
 use crate::error::ModelError;
 use crate::heads::HeadKind;
+use crate::load::Tensors;
 use crate::network::Network;
 
-/// What files of this kind put before the encoder's names.
-const PREFIX: &str = "bert.";
-
 /// All weights by Hugging Face name: shape and values, in the order of names.
-pub fn named_weights(network: &Network) -> BTreeMap<String, (Vec<i64>, Vec<f32>)> {
+pub fn named_weights(network: &Network) -> Tensors {
     let head = network.stages().len() - 1;
-    let mut all = BTreeMap::new();
+    let config = network.config();
+    let own = config.family.prefix();
+    let mut all = Tensors::new();
+    if config.type_vocab_size == 0 {
+        // Left out on loading; Hugging Face's classes want it.
+        let width = config.embedding_size;
+        let name = format!("{own}embeddings.token_type_embeddings.weight");
+        all.insert(name, (vec![1, width], vec![0.0; width as usize]));
+    }
     for (index, stage) in network.stages().iter().enumerate() {
         let values = stage.to_vec();
-        let prefix = if index == head { "" } else { PREFIX };
+        let prefix = if index == head { "" } else { own };
         for param in stage.params() {
             for (name, shape, span) in param.parts() {
                 all.insert(format!("{prefix}{name}"), (shape, values[span].to_vec()));
@@ -44,15 +49,25 @@ pub fn weights_sha256(network: &Network) -> String {
 /// # Errors
 /// When the file cannot be written.
 pub fn write_weights(network: &Network, path: &Path) -> Result<(), ModelError> {
-    let weights: Vec<(String, Vec<usize>, Vec<u8>)> = named_weights(network)
-        .into_iter()
-        .map(|(name, (shape, values))| (name, shape.iter().map(|n| *n as usize).collect(), bytes(&values)))
+    write_tensors(&named_weights(network), path)
+}
+
+/// Writes a safetensors file with these 32-bit tensors; the caller makes the write atomic and durable.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_tensors(tensors: &Tensors, path: &Path) -> Result<(), ModelError> {
+    let weights: Vec<(&str, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, (shape, values))| {
+            (name.as_str(), shape.iter().map(|n| *n as usize).collect(), bytes(values))
+        })
         .collect();
     let damaged =
         |e: safetensors::SafeTensorError| ModelError::Damaged { path: path.into(), message: e.to_string() };
     let views = weights
         .iter()
-        .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data)?)))
+        .map(|(name, shape, data)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), data)?)))
         .collect::<Result<Vec<_>, _>>()
         .map_err(damaged)?;
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
@@ -68,7 +83,7 @@ pub fn config_json(network: &Network) -> Value {
     fields.insert("dtype".into(), json!("float32"));
     match network.head() {
         HeadKind::Span => {
-            fields.insert("architectures".into(), json!(["BertForQuestionAnswering"]));
+            fields.insert("architectures".into(), json!([network.config().family.architecture()]));
             fields.remove("squadron");
         }
         HeadKind::Conditional { units } => {

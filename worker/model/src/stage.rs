@@ -48,12 +48,41 @@ impl Param {
 }
 
 /// Parameters as they are declared, before they have storage.
-#[derive(Default)]
+#[derive(Debug)]
 pub(crate) struct Declaration {
+    name: String,
     params: Vec<Param>,
 }
 
 impl Declaration {
+    /// A stage of this name without parameters yet.
+    pub(crate) fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), params: Vec::new() }
+    }
+
+    /// Number of elements.
+    pub(crate) fn len(&self) -> i64 {
+        self.params.iter().map(Param::len).sum()
+    }
+
+    /// Declares a linear map's weight `[outputs, inputs]` and bias under one name.
+    pub(crate) fn linear(&mut self, name: &str, outputs: i64, inputs: i64, weight: Init) -> &mut Self {
+        self.matrix(&[format!("{name}.weight")], &[outputs, inputs], weight).vector(
+            &[format!("{name}.bias")],
+            &[outputs],
+            Init::Zeros,
+        )
+    }
+
+    /// Declares a norm's weight and bias under one name.
+    pub(crate) fn norm(&mut self, name: &str, width: i64) -> &mut Self {
+        self.vector(&[format!("{name}.weight")], &[width], Init::Ones).vector(
+            &[format!("{name}.bias")],
+            &[width],
+            Init::Zeros,
+        )
+    }
+
     /// Declares a parameter that weight decay applies to.
     pub(crate) fn matrix(&mut self, parts: &[String], shape: &[i64], init: Init) -> &mut Self {
         self.push(parts, shape, init, true)
@@ -85,7 +114,7 @@ pub struct Stage {
 
 impl Stage {
     /// Gives declared parameters storage on `device`, all zero.
-    pub(crate) fn new(name: impl Into<String>, mut declared: Declaration, device: Device) -> Self {
+    pub(crate) fn new(mut declared: Declaration, device: Device) -> Self {
         let mut offset = 0;
         let mut decayed = 0;
         for decay in [true, false] {
@@ -105,7 +134,7 @@ impl Stage {
                 flat.narrow(0, p.offset, p.len()).view(p.shape.as_slice()).detach().set_requires_grad(true)
             })
             .collect();
-        Self { name: name.into(), params: declared.params, decayed, flat, leaves }
+        Self { name: declared.name, params: declared.params, decayed, flat, leaves }
     }
 
     /// What the stage is, such as `embeddings` or `layer 3`.
@@ -193,10 +222,10 @@ mod tests {
     use super::*;
 
     fn stage() -> Stage {
-        let mut declared = Declaration::default();
+        let mut declared = Declaration::new("test");
         declared.vector(&["b".into()], &[2], Init::Zeros);
         declared.matrix(&["q".into(), "k".into()], &[4, 3], Init::Normal(0.02));
-        Stage::new("test", declared, Device::Cpu)
+        Stage::new(declared, Device::Cpu)
     }
 
     #[test]

@@ -19,6 +19,7 @@
 //! | [`evaluate`] | sharded scoring, predictions, metric |
 //! | [`checkpoint`], [`output`] | what is written, and how it stays whole |
 //! | [`report`] | progress to whoever listens, and the wish to stop |
+//! | [`verify`] | a network held against another program's values |
 //! | [`run`] | a job from Begin to its results |
 
 pub mod adamw;
@@ -35,6 +36,7 @@ pub mod run;
 pub mod schedule;
 pub mod step;
 pub mod trainer;
+pub mod verify;
 
 pub use error::TrainError;
 pub use prepare::{Prepared, prepare};

@@ -163,6 +163,7 @@ fn load(spec: &JobSpec, task: &Task, folder: &Path, report: &dyn Report) -> Resu
             spec.head
         )));
     }
+    loaded.warnings.iter().for_each(|warning| report.note(warning.clone()));
     report.note(format!(
         "{}: {} parameters in {} stages; head {}; {} tensors of the file unused",
         folder.display(),
@@ -178,11 +179,13 @@ fn load(spec: &JobSpec, task: &Task, folder: &Path, report: &dyn Report) -> Resu
 fn fits(spec: &JobSpec, network: &Network, tokenizer: &Tokenizer) -> Result<(), TrainError> {
     let config = network.config();
     let widest = spec.data.max_seq_length.next_multiple_of(spec.data.pad_to_multiple.max(1));
-    if i64::from(widest) > config.max_position_embeddings {
+    if i64::from(widest) > config.max_tokens() {
         return Err(TrainError::Unfit(format!(
             "data.max_seq_length {}, padded to a multiple of data.pad_to_multiple {}, makes {widest} positions, \
              but the model knows only {}; lower one of them",
-            spec.data.max_seq_length, spec.data.pad_to_multiple, config.max_position_embeddings
+            spec.data.max_seq_length,
+            spec.data.pad_to_multiple,
+            config.max_tokens()
         )));
     }
     if tokenizer.vocabulary() as i64 > config.vocab_size {
@@ -191,6 +194,14 @@ fn fits(spec: &JobSpec, network: &Network, tokenizer: &Tokenizer) -> Result<(), 
             tokenizer.vocabulary(),
             config.vocab_size
         )));
+    }
+    let by_layer = spec.train.freeze_layers > 0 || spec.train.layerwise_decay.is_some();
+    if by_layer && config.layer_stages() != config.num_hidden_layers {
+        return Err(TrainError::Unfit(
+            "train.freeze_layers and train.layerwise_decay treat layers one by one, but ALBERT's layers share \
+             their weights; leave both out"
+                .into(),
+        ));
     }
     if i64::from(spec.train.freeze_layers) > config.num_hidden_layers {
         return Err(TrainError::Unfit(format!(

@@ -3,7 +3,7 @@
 //! After GluonNLP's `ModelForQAConditionalV1`: p(start) · p(end | start) · p(answerable). In training the
 //! gold start is given. Only allowed positions (the first token and the context) take part.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{Loss, Scores, masked_log_softmax, pick};
 use crate::config::EncoderConfig;
@@ -29,24 +29,17 @@ const ANSWERABLE_OUT_WEIGHT: usize = 10;
 const ANSWERABLE_OUT_BIAS: usize = 11;
 
 /// The parameters; the numbers in the names are the replaced program's.
-pub(crate) fn declare(config: &EncoderConfig, units: i64, device: Device) -> Stage {
+pub(crate) fn declare(config: &EncoderConfig, units: i64) -> Declaration {
     let c = config.hidden_size;
-    let name = |suffix: &str| [suffix.to_owned()];
     let weights = Init::TruncatedNormal(0.02);
-    let mut d = Declaration::default();
-    d.matrix(&name("start_scores.weight"), &[1, c], weights)
-        .vector(&name("start_scores.bias"), &[1], Init::Zeros)
-        .matrix(&name("end_scores.0.weight"), &[units, 2 * c], weights)
-        .vector(&name("end_scores.0.bias"), &[units], Init::Zeros)
-        .vector(&name("end_scores.2.weight"), &[units], Init::Ones)
-        .vector(&name("end_scores.2.bias"), &[units], Init::Zeros)
-        .matrix(&name("end_scores.3.weight"), &[1, units], weights)
-        .vector(&name("end_scores.3.bias"), &[1], Init::Zeros)
-        .matrix(&name("answerable_scores.0.weight"), &[units, 2 * c], weights)
-        .vector(&name("answerable_scores.0.bias"), &[units], Init::Zeros)
-        .matrix(&name("answerable_scores.3.weight"), &[2, units], weights)
-        .vector(&name("answerable_scores.3.bias"), &[2], Init::Zeros);
-    Stage::new("head", d, device)
+    let mut d = Declaration::new("head");
+    d.linear("start_scores", 1, c, weights)
+        .linear("end_scores.0", units, 2 * c, weights)
+        .norm("end_scores.2", units)
+        .linear("end_scores.3", 1, units, weights)
+        .linear("answerable_scores.0", units, 2 * c, weights)
+        .linear("answerable_scores.3", 2, units, weights);
+    d
 }
 
 /// Logits of the start at every position, `[B, T]`.

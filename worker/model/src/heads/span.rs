@@ -1,6 +1,6 @@
 //! The span head: two scores for each token from one linear layer.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{Loss, LossForm, Scores, masked_log_softmax, pick};
 use crate::config::EncoderConfig;
@@ -12,11 +12,10 @@ const WEIGHT: usize = 0;
 const BIAS: usize = 1;
 
 /// The parameters, under Hugging Face's names.
-pub(crate) fn declare(config: &EncoderConfig, device: Device) -> Stage {
-    let mut d = Declaration::default();
-    d.matrix(&["qa_outputs.weight".into()], &[2, config.hidden_size], Init::Normal(config.initializer_range))
-        .vector(&["qa_outputs.bias".into()], &[2], Init::Zeros);
-    Stage::new("head", d, device)
+pub(crate) fn declare(config: &EncoderConfig) -> Declaration {
+    let mut d = Declaration::new("head");
+    d.linear("qa_outputs", 2, config.hidden_size, Init::Normal(config.initializer_range));
+    d
 }
 
 fn logits(stage: &Stage, hidden: &Tensor) -> (Tensor, Tensor) {

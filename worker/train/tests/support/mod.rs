@@ -4,21 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::{Dtype, SafeTensors};
 use squad_model::load::Tensors;
 use squad_model::{Network, Stage};
 
 /// Whole-number tensors of a safetensors file.
-pub(crate) fn integers(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<i64>)> {
-    let bytes = std::fs::read(path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    file.iter()
-        .filter(|(_, view)| view.dtype() == Dtype::I64)
-        .map(|(name, view)| {
-            let values = view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
-            (name.to_owned(), (view.shape().to_vec(), values))
-        })
-        .collect()
+pub(crate) fn integers(path: &Path) -> squad_model::load::Integers {
+    squad_model::load::read_integers(path).unwrap()
 }
 
 /// Floating-point tensors of a safetensors file.
@@ -66,23 +57,27 @@ pub(crate) fn weights(network: &Network) -> Vec<Vec<f32>> {
 }
 
 /// Biases that a softmax cancels: their gradient is mathematically zero.
-const CANCELLED: &[&str] = &["key.bias", "start_scores.bias", "end_scores.2.bias", "end_scores.3.bias"];
+const CANCELLED: &[&str] =
+    &["key.bias", "qa_outputs.bias", "start_scores.bias", "end_scores.2.bias", "end_scores.3.bias"];
 
-/// The largest difference over parameters: relative, but absolute where the gradient is mathematically zero.
-/// Names the parameter.
-pub(crate) fn worst(ours: &BTreeMap<String, Vec<f32>>, theirs: &Tensors) -> (f64, String) {
-    let mut worst = (0.0, String::new());
-    for (name, values) in ours {
-        let found = ["", "bert."].iter().find_map(|prefix| theirs.get(&format!("{prefix}{name}")));
-        let Some((_, expected)) = found else { panic!("no golden value for {name}") };
-        let difference = if CANCELLED.iter().any(|end| name.ends_with(end)) {
-            absolute(values, expected)
-        } else {
-            relative(values, expected)
-        };
-        if difference > worst.0 {
-            worst = (difference, name.clone());
-        }
-    }
-    worst
+/// A parameter whose gradient is this much below the largest of all holds mostly the rounding of 32-bit sums.
+const FLOOR: f64 = 1e-4;
+
+/// Each parameter's difference: relative to its largest value (but at least to the floor), absolute where the
+/// gradient is mathematically zero. The largest comes first.
+pub(crate) fn differences(ours: &BTreeMap<String, Vec<f32>>, theirs: &Tensors) -> Vec<(f64, String)> {
+    let magnitude = |values: &[f32]| values.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
+    let largest = theirs.values().map(|(_, values)| magnitude(values)).fold(0.0, f64::max);
+    let mut all: Vec<(f64, String)> = ours
+        .iter()
+        .map(|(name, values)| {
+            let found = ["", "bert."].iter().find_map(|prefix| theirs.get(&format!("{prefix}{name}")));
+            let Some((_, expected)) = found else { panic!("no golden value for {name}") };
+            let cancelled = CANCELLED.iter().any(|end| name.ends_with(end));
+            let size = if cancelled { 1.0 } else { magnitude(expected).max(FLOOR * largest) };
+            (absolute(values, expected) / size, name.clone())
+        })
+        .collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    all
 }

@@ -1,0 +1,38 @@
+//! Scaled dot-product attention over several heads.
+
+use tch::{Kind, Tensor};
+
+use crate::dropout::Noise;
+use crate::inputs::Inputs;
+use crate::network::Dropout;
+
+/// `[B, T, heads · D]` to `[B, heads, T, D]`.
+pub(crate) fn split_heads(x: &Tensor, heads: i64) -> Tensor {
+    let size = x.size();
+    x.view([size[0], size[1], heads, size[2] / heads]).transpose(1, 2)
+}
+
+/// Attention over keys that are no padding: query, key and value of `[B, heads, T, D]` give `[B, T, heads · D]`.
+pub(crate) fn attend(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    inputs: &Inputs,
+    noise: Option<(&Noise, Dropout)>,
+) -> Tensor {
+    let size = query.size();
+    let bias = inputs.attention_bias.as_ref();
+    let context = match noise {
+        // The fused kernels know no dropout on CPU, and elsewhere draw it from a generator's state.
+        Some((noise, rates)) if rates.attention > 0.0 => {
+            let scores = (query / (size[3] as f64).sqrt()).matmul(&key.transpose(-2, -1));
+            let scores = match bias {
+                Some(bias) => scores + bias,
+                None => scores,
+            };
+            noise.apply(&scores.softmax(-1, Kind::Float), rates.attention).matmul(value)
+        }
+        _ => Tensor::scaled_dot_product_attention(query, key, value, bias, 0.0, false, None, false),
+    };
+    context.transpose(1, 2).reshape([size[0], size[2], size[1] * size[3]])
+}
