@@ -13,7 +13,7 @@ pub struct Batch {
     pub width: usize,
     /// Vocabulary ids, `rows * width`; padding is the tokenizer's pad id.
     pub input_ids: Vec<i64>,
-    /// 0 up to and including the first separator, then 1; 0 for padding. `rows * width`.
+    /// 0 before the context, from there on 1; 0 for padding. Families without segments pay no heed. `rows * width`.
     pub token_type_ids: Vec<i64>,
     /// Real tokens of every row.
     pub lengths: Vec<i64>,

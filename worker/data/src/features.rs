@@ -1,4 +1,5 @@
-//! Questions as token sequences: `[CLS] question [SEP] window of the context [SEP]`.
+//! Questions as token sequences: `[CLS] question [SEP] window of the context [SEP]`,
+//! or with two separators between ([`PairLayout`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::gold::Offset;
 use crate::squad::Dataset;
 use crate::tokenizer::Encoded;
-use crate::{DataError, Tokenizer};
+use crate::{DataError, PairLayout, Tokenizer};
 
 mod cut;
 mod settings;
@@ -65,7 +66,8 @@ struct Row {
 pub struct Feature<'a> {
     /// Index of the question in [`Dataset::questions`].
     pub question: usize,
-    /// `[CLS] question [SEP] context window [SEP]`, unpadded.
+    /// `[CLS] question [SEP] context window [SEP]`, unpadded; two separators between
+    /// under [`PairLayout::Double`].
     pub input_ids: &'a [i32],
     /// Position of the first context token. Token types are 0 before it and 1 from it on.
     pub context_offset: usize,
@@ -116,28 +118,29 @@ impl Features {
             counts: FeatureCounts { questions: dataset.questions.len(), ..FeatureCounts::default() },
             digest: [0; 32],
         };
+        let joints = Joints::new(tokenizer, settings.layout);
         for (index, cut) in cut.iter().enumerate() {
-            features.append(index, cut, &contexts, tokenizer);
+            features.append(index, cut, &contexts, &joints);
         }
         features.contexts = contexts.into_iter().map(|c| c.offsets).collect();
         features.digest = features.hash();
         Ok(features)
     }
 
-    fn append(&mut self, question: usize, cut: &Cut, contexts: &[Encoded], tokenizer: &Tokenizer) {
+    fn append(&mut self, question: usize, cut: &Cut, contexts: &[Encoded], joints: &Joints) {
         self.counts.mismatched += usize::from(cut.mismatched);
         self.counts.unreliable += usize::from(cut.unreliable);
         self.counts.kept += usize::from(!cut.windows.is_empty());
         let context = &contexts[self.context_of[question] as usize].ids;
         for window in &cut.windows {
             let span = window.span;
-            self.ids.push(tokenizer.cls());
+            self.ids.push(joints.first);
             self.ids.extend_from_slice(&cut.query);
-            self.ids.push(tokenizer.sep());
+            self.ids.extend_from_slice(&joints.between);
             self.ids.extend_from_slice(&context[span.start..span.start + span.length]);
-            self.ids.push(tokenizer.sep());
+            self.ids.push(joints.last);
             self.starts.push(self.ids.len());
-            let context_offset = cut.query.len() + 2;
+            let context_offset = 1 + cut.query.len() + joints.between.len();
             // From a position in the context to one in the sequence.
             let place = |token: usize| small(token - span.start + context_offset);
             self.rows.push(Row {
@@ -243,6 +246,20 @@ impl Features {
             }
         }
         hash.finalize().into()
+    }
+}
+
+/// The special tokens before, between and behind question and context.
+struct Joints {
+    first: i32,
+    between: Vec<i32>,
+    last: i32,
+}
+
+impl Joints {
+    fn new(tokenizer: &Tokenizer, layout: PairLayout) -> Self {
+        let between = vec![tokenizer.sep(); layout.separators()];
+        Self { first: tokenizer.cls(), between, last: tokenizer.sep() }
     }
 }
 

@@ -3,9 +3,9 @@
 //! The way of the data, one module per station:
 //!
 //! 1. [`squad`] reads a SQuAD 1.1 or 2.0 file and checks every answer offset;
-//! 2. [`tokenizer`] turns text into WordPiece ids with offsets in code points;
-//! 3. [`features`] cuts every context into windows ([`windows`]) and finds the
-//!    gold answer's token positions ([`gold`]);
+//! 2. [`tokenizer`] turns text into sub-word ids with offsets in code points;
+//! 3. [`features`] cuts every context into windows ([`windows`]), joins them with the
+//!    question ([`layout`]) and finds the gold answer's token positions ([`gold`]);
 //! 4. [`sampler`] orders an epoch, and [`batch`] pads the chosen features;
 //! 5. [`answers`] turns the model's scores into texts;
 //! 6. [`score`] is the official metric, and [`baseline`] the best constant rule
@@ -23,6 +23,7 @@ pub mod batch;
 pub mod error;
 pub mod features;
 pub mod gold;
+pub mod layout;
 pub mod normalise;
 pub mod sampler;
 pub mod score;
@@ -35,6 +36,7 @@ pub use answers::{AnswerSettings, Candidate, ConditionalScores, Prediction, Span
 pub use batch::Batch;
 pub use error::DataError;
 pub use features::{Feature, FeatureCounts, FeatureSettings, Features, Purpose};
+pub use layout::PairLayout;
 pub use sampler::{Cursor, Sampler, Step};
 pub use score::Metrics;
 pub use squad::{Answer, Dataset, Question};

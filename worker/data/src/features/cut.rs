@@ -8,9 +8,6 @@ use crate::tokenizer::Encoded;
 use crate::windows::{self, Span, Window};
 use crate::{DataError, Tokenizer};
 
-/// `[CLS]` and two `[SEP]`.
-pub(super) const SPECIAL: usize = 3;
-
 /// One question's windows before they are laid into the arena.
 pub(super) struct Cut {
     pub(super) query: Vec<i32>,
@@ -68,9 +65,10 @@ impl Cutter<'_> {
 
     /// Context tokens of one window and tokens between window starts.
     fn room(&self, question: &Question, query: usize, context: usize) -> Result<(usize, usize), DataError> {
-        let FeatureSettings { max_seq_length, doc_stride, window, .. } = *self.settings;
-        let capacity = max_seq_length.saturating_sub(query + SPECIAL);
-        if query + SPECIAL + context <= max_seq_length {
+        let FeatureSettings { max_seq_length, doc_stride, window, layout, .. } = *self.settings;
+        let taken = query + layout.special_tokens();
+        let capacity = max_seq_length.saturating_sub(taken);
+        if taken + context <= max_seq_length {
             // Everything fits: one window, whatever the stride.
             return Ok((capacity, capacity.max(1)));
         }

@@ -1,13 +1,12 @@
 //! How contexts are cut, and settings that can never work.
 
-use super::cut::SPECIAL;
-use crate::DataError;
 use crate::windows::Window;
+use crate::{DataError, PairLayout};
 
 /// How contexts are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FeatureSettings {
-    /// Longest sequence in tokens, the three special ones included.
+    /// Longest sequence in tokens, the special ones included.
     pub max_seq_length: usize,
     /// Tokens; what they count is `window`'s meaning.
     pub doc_stride: usize,
@@ -15,6 +14,9 @@ pub struct FeatureSettings {
     pub max_query_length: usize,
     /// The meaning of `doc_stride`, and with it the rules of one of two programs.
     pub window: Window,
+    /// Where the special tokens stand: [`Tokenizer::layout`](crate::Tokenizer::layout) is Hugging Face's
+    /// choice, [`PairLayout::Single`] the replaced program's for every family.
+    pub layout: PairLayout,
 }
 
 impl FeatureSettings {
@@ -25,14 +27,15 @@ impl FeatureSettings {
     pub fn validate(&self) -> Result<(), DataError> {
         let refuse = |name, value, reason: String| Err(DataError::Setting { name, value, reason });
         // One question token and one context token are the least that can be asked about.
-        if self.max_seq_length < SPECIAL + 2 {
+        let special = self.layout.special_tokens();
+        if self.max_seq_length < special + 2 {
             return refuse(
                 "max_seq_length",
                 self.max_seq_length,
-                format!("it must be at least {}", SPECIAL + 2),
+                format!("it must be at least {}", special + 2),
             );
         }
-        let capacity = self.max_seq_length - SPECIAL - 1;
+        let capacity = self.max_seq_length - special - 1;
         let stride = self.doc_stride;
         match self.window {
             Window::Step if stride == 0 => {

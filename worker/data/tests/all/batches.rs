@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use squad_data::batch::{collate, evaluation_batches, evaluation_batches_of, share_of_questions};
-use squad_data::{Features, Purpose, Window};
+use squad_data::{FeatureSettings, Features, PairLayout, Purpose, Window};
 
 use crate::fixture::{build, dataset, document, paragraph, settings};
 
@@ -30,6 +30,17 @@ fn rows_are_padded_and_masked() {
     assert_eq!(bits(1, &|at| batch.allowed[at]), "1...11..........");
     assert_eq!((batch.lengths, batch.starts, batch.ends), (vec![10, 7], vec![4, 4], vec![4, 4]));
     assert_eq!(batch.impossible, [0, 0]);
+}
+
+#[test]
+fn two_separators_between_belong_to_the_question() {
+    let data = dataset(&document(&[paragraph("blue blue", &[("q", "who ?", Some(("blue", 5)))])]));
+    let shape = FeatureSettings { layout: PairLayout::Double, ..settings(17, 4, Window::Step) };
+    let batch = collate(&build(&data, &shape, Purpose::Train), &[0], 0, 1);
+    assert_eq!(batch.input_ids, [2, 6, 15, 3, 3, 9, 9, 3]);
+    assert_eq!(batch.token_type_ids, [0, 0, 0, 0, 0, 1, 1, 1]);
+    assert_eq!(batch.allowed, [true, false, false, false, false, true, true, false]);
+    assert_eq!((batch.starts, batch.ends), (vec![6], vec![6]));
 }
 
 #[test]

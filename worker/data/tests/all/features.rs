@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use squad_data::{DataError, FeatureSettings, Features, Purpose, Window};
+use squad_data::{DataError, FeatureSettings, Features, PairLayout, Purpose, Window};
 
 use crate::fixture::{build, dataset, document, paragraph, settings, tokenizer};
 
@@ -25,6 +25,25 @@ fn the_layout_is_question_then_context() {
     assert_eq!((f.context_offset, f.start, f.end, f.is_impossible), (4, 5, 5, false));
     assert_eq!((features.len(), features.length(0), features.questions()), (1, 8, 1));
     assert_eq!(features.offsets(0), [(0, 4), (5, 9), (10, 14)]);
+}
+
+#[test]
+fn the_double_layout_has_two_separators_between() {
+    let double =
+        |max, stride, window| FeatureSettings { layout: PairLayout::Double, ..settings(max, stride, window) };
+    let features = build(&one(3, 1), &double(16, 4, Window::Step), Purpose::Train);
+    let f = features.get(0);
+    assert_eq!(f.input_ids, [2, 6, 15, 3, 3, 10, 9, 10, 3]);
+    assert_eq!((f.context_offset, f.start, f.end), (5, 6, 6));
+    // One context token less to a window than in the single layout.
+    let step = build(&one(20, 13), &double(17, 4, Window::Step), Purpose::Train);
+    assert_eq!(windows(&step), [(0, 11, 0, 0), (4, 11, 14, 14), (8, 11, 10, 10), (12, 8, 6, 6)]);
+    assert!((0..4).all(|i| step.length(i) <= 17));
+    assert_ne!(features.digest(), build(&one(3, 1), &settings(16, 4, Window::Step), Purpose::Train).digest());
+    // Eleven tokens of context do not fit beside four special ones and two of the question.
+    let (single, double) = (settings(16, 4, Window::Overlap), double(16, 4, Window::Overlap));
+    assert_eq!(build(&one(11, 1), &single, Purpose::Train).len(), 1);
+    assert_eq!(build(&one(11, 1), &double, Purpose::Train).len(), 2);
 }
 
 #[test]
@@ -99,6 +118,14 @@ fn settings_that_cannot_work_are_refused() {
         ),
         (settings(4, 1, Window::Step), "max_seq_length = 4 cannot be used: it must be at least 5"),
         (
+            FeatureSettings { layout: PairLayout::Double, ..settings(5, 1, Window::Step) },
+            "max_seq_length = 5 cannot be used: it must be at least 6",
+        ),
+        (
+            FeatureSettings { layout: PairLayout::Double, ..settings(16, 12, Window::Step) },
+            "doc_stride = 12 cannot be used: a window holds at most 11 context tokens",
+        ),
+        (
             FeatureSettings { max_query_length: 0, ..settings(16, 4, Window::Step) },
             "max_query_length = 0 cannot be used",
         ),
@@ -162,7 +189,7 @@ proptest! {
     fn windows_cover_every_token_and_find_the_answer(
         words in proptest::collection::vec("[a-z]{1,3}|漢|😀|cafe\u{301}", 1..60),
         answer_at in 0usize..60, answer_words in 1usize..4,
-        max_seq_length in 12usize..40, stride in 1usize..6, overlap: bool
+        max_seq_length in 13usize..40, stride in 1usize..6, overlap: bool, double: bool
     ) {
         let first = answer_at % words.len();
         let last = (first + answer_words - 1).min(words.len() - 1);
@@ -171,7 +198,9 @@ proptest! {
         let answer = words[first..=last].join(" ");
         let data = dataset(&document(&[paragraph(&context, &[("q", "who ?", Some((&answer, before)))])]));
         let window = if overlap { Window::Overlap } else { Window::Step };
-        let features = build(&data, &settings(max_seq_length, stride, window), Purpose::Train);
+        let layout = if double { PairLayout::Double } else { PairLayout::Single };
+        let shape = FeatureSettings { layout, ..settings(max_seq_length, stride, window) };
+        let features = build(&data, &shape, Purpose::Train);
         let offsets = features.offsets(0);
         let tokens = tokenizer().ids(&context).unwrap();
 

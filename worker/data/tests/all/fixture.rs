@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use squad_data::{Dataset, FeatureSettings, Features, Purpose, Tokenizer, Window, squad};
+use squad_data::{Dataset, FeatureSettings, Features, PairLayout, Purpose, Tokenizer, Window, squad};
 
 /// Every lower-case letter and digit alone and as a continuation, so that any word of them has tokens.
 pub(crate) fn vocabulary() -> Vec<String> {
@@ -52,11 +52,45 @@ pub(crate) fn dataset(document: &Value) -> Dataset {
 }
 
 pub(crate) fn settings(max_seq_length: usize, doc_stride: usize, window: Window) -> FeatureSettings {
-    FeatureSettings { max_seq_length, doc_stride, max_query_length: 64, window }
+    FeatureSettings { max_seq_length, doc_stride, max_query_length: 64, window, layout: PairLayout::Single }
 }
 
 pub(crate) fn build(data: &Dataset, settings: &FeatureSettings, purpose: Purpose) -> Features {
     Features::build(data, &tokenizer(), settings, purpose).unwrap()
+}
+
+/// A JSON file under `tests/golden`.
+pub(crate) fn golden(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+pub(crate) fn number(value: &Value) -> usize {
+    usize::try_from(value.as_u64().unwrap()).unwrap()
+}
+
+pub(crate) fn list<T: serde::de::DeserializeOwned>(value: &Value) -> T {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// The tokenizers under `tests/golden/tokenizers`.
+pub(crate) const KINDS: [&str; 5] = ["uncased", "cased", "byte_level", "albert", "xlm_roberta"];
+
+/// The folder of one of [`KINDS`].
+pub(crate) fn kind_folder(kind: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tokenizers").join(kind)
+}
+
+/// A copy of a kind's folder without `left_out`.
+pub(crate) fn kind_without(kind: &str, left_out: &[&str]) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(kind_folder(kind)).unwrap() {
+        let entry = entry.unwrap();
+        if !left_out.iter().any(|name| entry.file_name() == *name) {
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+    }
+    copy
 }
 
 /// A file under `shared/data/squad`, which lies beside the checkout on the development machines only.

@@ -9,20 +9,7 @@ use squad_data::normalise::normalise;
 use squad_data::score::evaluate_ordered;
 use squad_data::{AnswerSettings, Dataset, Features, Purpose, SpanScores, Tokenizer, Window, squad};
 
-use crate::fixture::{folder, settings};
-
-fn golden(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-fn number(value: &Value) -> usize {
-    usize::try_from(value.as_u64().unwrap()).unwrap()
-}
-
-fn list<T: serde::de::DeserializeOwned>(value: &Value) -> T {
-    serde_json::from_value(value.clone()).unwrap()
-}
+use crate::fixture::{folder, golden, list, number, settings};
 
 fn prepared() -> (Value, Dataset, Tokenizer) {
     let golden = golden("features.json");

@@ -16,3 +16,6 @@ mod sampler;
 mod score;
 mod shared_data;
 mod tokenizer;
+mod tokenizer_files;
+mod tokenizer_golden;
+mod tokenizer_properties;

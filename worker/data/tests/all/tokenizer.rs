@@ -82,7 +82,13 @@ fn broken_folders_are_described() {
     let message = |path: &Path| Tokenizer::from_folder(path).unwrap_err().to_string();
     let dir = tempfile::tempdir().unwrap();
     let place = format!("tokenizer in {}: ", dir.path().display());
-    assert_eq!(message(dir.path()), format!("{place}found neither tokenizer.json nor vocab.txt"));
+    assert_eq!(
+        message(dir.path()),
+        format!(
+            "{place}found neither tokenizer.json nor one of vocab.txt, vocab.json with merges.txt, spiece.model, \
+             sentencepiece.bpe.model"
+        )
+    );
 
     let without_sep: Vec<String> = vocabulary().into_iter().filter(|w| w != "[SEP]").collect();
     assert!(message(folder(&without_sep).path()).contains("no sep_token: the folder names none"));
