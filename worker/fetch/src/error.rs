@@ -101,13 +101,64 @@ pub enum FetchError {
         source: io::Error,
     },
 
-    /// The name cannot be a repository's.
+    /// The name is neither a repository's nor one of the zoo's.
     #[error(
-        "{name:?} is not a repository's name; it has the form owner/name, of letters, digits, '-', '_' and '.'"
+        "{name:?} is no model's name{near}; name a repository, in the form owner/name of letters, digits, '-', '_' \
+         and '.', or a model of `squadctl models list`"
     )]
     BadName {
         /// The name given.
         name: String,
+        /// The name that was probably meant, as a question in brackets; or nothing.
+        near: String,
+    },
+
+    /// A model of the zoo that no hub has.
+    #[error(
+        "{name} is on no model hub; turn GluonNLP's own file into a folder by `squadctl models convert {name}.params \
+         --config model.yml --dir DIR`, and name that folder"
+    )]
+    NotOnHub {
+        /// The model's name.
+        name: String,
+    },
+
+    /// The repository is not one of a model that can be used.
+    #[error(
+        "repository {repository} has no {what} at revision {revision}: there is none of {wanted}; choose another \
+         revision or repository"
+    )]
+    Lacking {
+        /// The repository.
+        repository: String,
+        /// The revision asked for.
+        revision: String,
+        /// What it lacks.
+        what: &'static str,
+        /// The files of which one would have done.
+        wanted: String,
+    },
+
+    /// The index of a model's shards cannot be used.
+    #[error(
+        "{} does not tell which files hold the weights: {reason}; remove it and fetch again, or choose another \
+         revision or repository", path.display()
+    )]
+    BadIndex {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// One checksum is expected of weights that lie in several files.
+    #[error(
+        "the weights lie in several files ({index}), each of which is verified by the hub's own checksum, so none can \
+         be expected of all; leave it out, and name a commit as the revision"
+    )]
+    ShardedChecksum {
+        /// The index of the files.
+        index: &'static str,
     },
 
     /// The expected checksum is not one.
@@ -120,7 +171,8 @@ pub enum FetchError {
     /// A job's `model` means nothing that exists.
     #[error(
         "model {model:?} was not found: {tried}; a model is a folder in Hugging Face layout (config.json, \
-         model.safetensors, tokenizer.json) or a repository owner/name on the model hub"
+         model.safetensors, tokenizer.json), a name of `squadctl models list`, or a repository owner/name on the \
+         model hub"
     )]
     NoModel {
         /// The text given.
@@ -136,8 +188,8 @@ impl FetchError {
         move |source| Self::File { action, path: path.to_owned(), source }
     }
 
-    /// Whether the server said that it has no such thing, or none for us.
+    /// Whether the server said that it has no such model, or none for us.
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::NotFound { .. } | Self::Denied { .. })
+        matches!(self, Self::NotFound { .. } | Self::Denied { .. } | Self::Lacking { .. })
     }
 }

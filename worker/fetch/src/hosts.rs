@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::folders::Folders;
+
 /// The public model hub, used unless `HF_ENDPOINT` names a mirror.
 pub const MODEL_HUB: &str = "https://huggingface.co";
 
@@ -35,9 +37,12 @@ impl Hub {
         Self { endpoint: endpoint.trim_end_matches('/').to_owned(), token: None, offline: false }
     }
 
-    /// The hub that this process's environment describes.
+    /// The hub that this process's environment describes. Without a token in it, the one is taken that logging
+    /// in with the hub's own client has stored.
     pub fn from_env() -> Self {
-        Self::from_lookup(|name| std::env::var(name).ok())
+        let mut hub = Self::from_lookup(|name| std::env::var(name).ok());
+        hub.token = hub.token.or_else(|| Folders(|name: &str| std::env::var_os(name)).stored_token());
+        hub
     }
 
     /// The hub that the variables found by `lookup` describe. Blank values count as unset.
@@ -78,7 +83,7 @@ impl fmt::Debug for Token {
 }
 
 /// `text` as one segment of a path: a revision may hold slashes (`refs/pr/1`).
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {

@@ -1,9 +1,11 @@
 //! How to fetch, and what is told meanwhile.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::folders::Folders;
 use crate::hosts::Hub;
 
 /// How to fetch a repository.
@@ -13,8 +15,10 @@ pub struct FetchOptions {
     pub hub: Hub,
     /// Branch, tag or commit; `None` is `main`.
     pub revision: Option<String>,
-    /// Expected SHA-256 of model.safetensors, in hexadecimal digits.
+    /// Expected SHA-256 of the weights, which must be one file then, in hexadecimal digits.
     pub weights_sha256: Option<String>,
+    /// The cache of the hub's own client, in which [`resolve_model`](crate::resolve_model) looks, too.
+    pub hub_cache: Option<PathBuf>,
     /// Deadlines and retries.
     pub patience: Patience,
     /// Whom to tell.
@@ -22,9 +26,10 @@ pub struct FetchOptions {
 }
 
 impl FetchOptions {
-    /// The defaults, with the hub that the environment describes.
+    /// The defaults, with the hub and the hub's own cache that the environment describes.
     pub fn from_env() -> Self {
-        Self { hub: Hub::from_env(), ..Self::default() }
+        let hub_cache = Folders(|name: &str| std::env::var_os(name)).hub_cache();
+        Self { hub: Hub::from_env(), hub_cache, ..Self::default() }
     }
 }
 

@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod download;
+mod layouts;
 mod repository;
+mod resolve;
 mod server;

@@ -1,35 +1,37 @@
-//! Repositories, and what a job's `model` means.
+//! A repository into a folder.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
-use squad_fetch::{
-    FetchError, FetchOptions, FetchReport, FileState, Hub, Token, fetch_repository, resolve_model,
-};
+use squad_fetch::{FetchError, FetchOptions, FetchReport, FileState, Hub, Token, fetch_repository};
 
 use crate::download::{bytes, hash, names, quick};
 use crate::server::{Route, Server};
 
-const NAME: &str = "some/model";
+pub(crate) const NAME: &str = "some/model";
 const WEIGHTS: &str = "model.safetensors";
 
-fn options(server: &Server) -> FetchOptions {
+pub(crate) fn options(server: &Server) -> FetchOptions {
     FetchOptions { hub: Hub::at(&server.address), patience: quick(), ..FetchOptions::default() }
 }
 
-fn path(revision: &str, file: &str) -> String {
+pub(crate) fn path(revision: &str, file: &str) -> String {
     format!("/{NAME}/resolve/{revision}/{file}")
 }
 
 /// The smallest repository that is a model.
-fn publish(server: &Server, revision: &str, content: &str) {
+pub(crate) fn publish(server: &Server, revision: &str, content: &str) {
+    publish_as(server, NAME, revision, content);
+}
+
+/// The same under another name.
+pub(crate) fn publish_as(server: &Server, name: &str, revision: &str, content: &str) {
     for file in ["config.json", "tokenizer.json", WEIGHTS] {
-        server.put_body(&path(revision, file), format!("{file} {content}"));
+        server.put_body(&format!("/{name}/resolve/{revision}/{file}"), format!("{file} {content}"));
     }
 }
 
-fn state(report: &FetchReport, name: &str) -> FileState {
+pub(crate) fn state(report: &FetchReport, name: &str) -> FileState {
     report.files.iter().find(|file| file.name == name).unwrap().state
 }
 
@@ -85,11 +87,11 @@ fn a_whole_repository_arrives_and_is_not_asked_for_again() {
 #[test]
 fn a_missing_required_file_is_named() {
     let server = Server::start();
-    server.put_body(&path("main", "config.json"), "{}");
+    server.put_body(&path("main", "tokenizer.json"), "{}");
     let folder = tempfile::tempdir().unwrap();
     let error = fetch_repository(NAME, folder.path(), &options(&server)).unwrap_err();
     assert!(matches!(error, FetchError::NotFound { .. }));
-    assert!(error.to_string().contains(&server.url(&path("main", "tokenizer.json"))), "{error}");
+    assert!(error.to_string().contains(&server.url(&path("main", "config.json"))), "{error}");
 }
 
 #[test]
@@ -159,44 +161,4 @@ fn two_at_once_fetch_a_repository_once() {
         |name: &str| requests.iter().filter(|request| request.path.ends_with(&format!("/{name}"))).count();
     assert_eq!(["config.json", "tokenizer.json", WEIGHTS].map(count), [1, 1, 1]);
     assert_eq!(names(folder.path()), [".squad-fetch.json", "config.json", WEIGHTS, "tokenizer.json"]);
-}
-
-#[test]
-fn a_folder_is_the_model_as_it_is() {
-    let folder = tempfile::tempdir().unwrap();
-    let own = folder.path().join("models/own");
-    fs::create_dir_all(&own).unwrap();
-    let options = FetchOptions { hub: Hub { offline: true, ..Hub::default() }, ..FetchOptions::default() };
-    let resolve = |model: &str| resolve_model(model, folder.path(), Path::new("cache"), &options);
-    assert_eq!(resolve("models/own").unwrap(), own);
-    assert_eq!(resolve(own.to_str().unwrap()).unwrap(), own);
-}
-
-#[test]
-fn a_repository_lands_in_the_cache() {
-    let server = Server::start();
-    publish(&server, "main", "a");
-    let folder = tempfile::tempdir().unwrap();
-    let cache = folder.path().join("cache");
-    let found = resolve_model(NAME, folder.path(), &cache, &options(&server)).unwrap();
-    assert_eq!(found, cache.join("some--model"));
-    assert!(found.join(WEIGHTS).is_file());
-}
-
-#[test]
-fn what_is_no_model_says_what_was_tried() {
-    let server = Server::start();
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("file"), "").unwrap();
-    let options = options(&server);
-    let says =
-        |model: &str| resolve_model(model, folder.path(), folder.path(), &options).unwrap_err().to_string();
-    let base = folder.path().display().to_string();
-    let text = says("no/where");
-    assert!(text.contains(&format!("{base}/no/where does not exist")), "{text}");
-    assert!(text.contains("/no/where/resolve/main/config.json does not exist (404)"), "{text}");
-    assert!(says("file").contains("is not a folder"));
-    assert!(says("../x/y").contains("owner/name"));
-    assert!(says("").contains("owner/name"));
-    assert!(matches!(fetch_repository("x", folder.path(), &options), Err(FetchError::BadName { .. })));
 }
