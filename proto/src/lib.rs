@@ -8,6 +8,8 @@
 //! | [`event`] | what may happen to a job, in the past tense |
 //! | [`failure`] | failure reports and their stable codes |
 //! | [`deadlines`] | every wait, derived from one patience |
+//! | [`recipes`] | the replaced program's settings for each model, ready to run |
+//! | [`nearest`] | what a mistyped name was most likely meant to be |
 //! | [`ticket`] | what a worker is told at birth |
 //! | `wire` | domain types to protobuf and back (feature `rpc`) |
 #![forbid(unsafe_code)]
@@ -16,6 +18,8 @@ pub mod deadlines;
 pub mod event;
 pub mod failure;
 pub mod ids;
+pub mod nearest;
+pub mod recipes;
 pub mod spec;
 pub mod task;
 pub mod ticket;

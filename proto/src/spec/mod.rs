@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use overrides::{OverrideError, apply_override};
 pub use sections::{
-    Backend, Comm, Compression, Data, DataType, DeviceKind, Eval, Fault, Optimizer, Resources,
+    Backend, Comm, Compression, Data, DataType, DeviceKind, Eval, Fault, Optimizer, Resources, Separators,
     ThresholdSource, Train, Window,
 };
 pub use validate::{Problem, SpecError, ValidSpec, parse, validate};
@@ -58,7 +58,7 @@ pub struct JobSpec {
     #[serde(default)]
     pub fault: Fault,
     /// Folder for everything that the job writes. Relative paths start at the spec's folder under
-    /// `run`, at the daemon's root under `submit`.
+    /// `run`, at the daemon's root under `submit`, at the current folder with `--recipe`.
     #[schemars(length(min = 1))]
     pub output_dir: String,
 }

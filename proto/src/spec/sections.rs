@@ -25,6 +25,8 @@ pub struct Data {
     /// Questions are cut to this many tokens.
     #[schemars(range(min = 1))]
     pub max_query_length: u32,
+    /// What stands between question and context.
+    pub separators: Separators,
     /// Batches are padded to a multiple of this many tokens.
     #[schemars(range(min = 1, max = 512))]
     pub pad_to_multiple: u32,
@@ -42,6 +44,7 @@ impl Default for Data {
             doc_stride: 128,
             window: Window::Step,
             max_query_length: 64,
+            separators: Separators::Auto,
             pad_to_multiple: 8,
             tokens_per_batch: None,
         }
@@ -57,6 +60,17 @@ pub enum Window {
     Step,
     /// The tokens that successive windows share: Hugging Face's.
     Overlap,
+}
+
+/// What stands between question and context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Separators {
+    /// As Hugging Face does for the model: two separators for RoBERTa and XLM-R, one for all others.
+    #[default]
+    Auto,
+    /// One separator for every model: the replaced program's.
+    Single,
 }
 
 /// How to train.
@@ -247,7 +261,7 @@ pub struct Resources {
     pub min_workers: Option<u32>,
     /// What computes. Only `cpu` and `auto` are available yet.
     pub device: DeviceKind,
-    /// GPUs to use, by number; null for all.
+    /// GPUs to use, by number; null for all. Not available yet: must be null.
     pub gpus: Option<Vec<u32>>,
 }
 

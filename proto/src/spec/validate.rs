@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::sections::{Backend, Compression, DataType, DeviceKind};
 use super::{JobSpec, schema};
+use crate::nearest::nearest;
 
 /// One thing wrong with a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +85,7 @@ pub fn parse(text: &str, source_name: &str) -> Result<Value, SpecError> {
 /// [`SpecError::Invalid`] with every problem found.
 pub fn validate(value: &Value, source_name: &str) -> Result<ValidSpec, SpecError> {
     let invalid = |problems| SpecError::Invalid { source_name: source_name.into(), problems };
-    let value = numbers(value.clone());
+    let value = version_as_text(numbers(value.clone()));
     let mut problems: Vec<Problem> = Vec::new();
     match validator() {
         Ok(validator) => {
@@ -132,6 +133,16 @@ fn numbers(mut value: Value) -> Value {
     value
 }
 
+/// `version: 2.0` without quotes is a number to YAML, and to `--set data.version=1.1`; it means the name.
+fn version_as_text(mut value: Value) -> Value {
+    if let Some(version) = value.pointer_mut("/data/version")
+        && let Value::Number(number) = version
+    {
+        *version = Value::String(number.to_string());
+    }
+    value
+}
+
 /// Turns an error of the schema validator into a [`Problem`] in a user's words.
 fn describe(error: &jsonschema::ValidationError<'_>, problems: &mut Vec<Problem>) {
     let path = error.instance_path.to_string().trim_start_matches('/').replace('/', ".");
@@ -144,7 +155,7 @@ fn describe(error: &jsonschema::ValidationError<'_>, problems: &mut Vec<Problem>
                 Problem {
                     path: at(field),
                     found: "a field that does not exist".into(),
-                    allowed: nearest(field, &known)
+                    allowed: nearest(field, known.iter().map(String::as_str))
                         .map_or_else(|| known.join(", "), |near| format!("did you mean {near}?")),
                 }
             }));
@@ -227,30 +238,6 @@ fn known_fields(path: &str) -> Vec<String> {
     node["properties"].as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default()
 }
 
-/// The known field that `field` is most likely a slip of.
-fn nearest(field: &str, known: &[String]) -> Option<String> {
-    let distance = |a: &str, b: &str| {
-        let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-        let mut row: Vec<usize> = (0..=b.len()).collect();
-        for (i, x) in a.iter().enumerate() {
-            let mut diagonal = row[0];
-            row[0] = i + 1;
-            for (j, y) in b.iter().enumerate() {
-                let cost = diagonal + usize::from(x != y);
-                diagonal = row[j + 1];
-                row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-            }
-        }
-        row[b.len()]
-    };
-    known
-        .iter()
-        .map(|name| (distance(field, name), name))
-        .min()
-        .filter(|(d, name)| *d <= 1 + name.len() / 4 || name.contains(field) || field.contains(name.as_str()))
-        .map(|(_, name)| name.clone())
-}
-
 /// Rules between fields, and values that this version does not carry out yet.
 fn cross_checks(spec: &JobSpec, problems: &mut Vec<Problem>) {
     let mut problem = |path: &str, found: String, allowed: &str| {
@@ -312,6 +299,9 @@ fn not_yet(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)) {
     }
     if spec.resources.device == DeviceKind::Cuda {
         problem("resources.device", "cuda".into(), "cpu or auto: training on GPUs is not available yet");
+    }
+    if let Some(gpus) = &spec.resources.gpus {
+        problem("resources.gpus", format!("{gpus:?}"), "null: training on GPUs is not available yet");
     }
     if spec.comm.backend == Backend::Nccl {
         problem("comm.backend", "nccl".into(), "ring or auto: NCCL is not available yet");
@@ -385,14 +375,44 @@ mod tests {
     }
 
     #[test]
+    fn a_version_needs_no_quotes() {
+        for version in ["1.1", "2.0", "\"2.0\""] {
+            let text = format!("name: a\nmodel: m\ndata: {{dev: d, version: {version}}}\noutput_dir: o\n");
+            let spec = validate(&parse(&text, "j").unwrap(), "j").unwrap().into_inner();
+            assert_eq!(spec.data.version, version.trim_matches('"'));
+        }
+        let found = problems(|s| s["data"] = json!({"dev": "d", "version": 3}));
+        assert_eq!(found[0].to_string(), "data.version: found \"3\"; allowed: \"1.1\", \"2.0\"");
+    }
+
+    #[test]
+    fn separators_are_the_models_own_or_single() {
+        let of = |data: Value| {
+            let mut spec = minimal();
+            spec["data"] = data;
+            validate(&spec, "j").map(|spec| spec.into_inner().data.separators)
+        };
+        assert_eq!(of(json!({"dev": "d"})).unwrap(), super::super::Separators::Auto);
+        assert_eq!(
+            of(json!({"dev": "d", "separators": "single"})).unwrap(),
+            super::super::Separators::Single
+        );
+        let refused = of(json!({"dev": "d", "separators": "double"})).unwrap_err().to_string();
+        assert!(
+            refused.contains("data.separators: found \"double\"; allowed: \"auto\", \"single\""),
+            "{refused}"
+        );
+    }
+
+    #[test]
     fn fields_without_machinery_are_refused_by_name() {
         let found = problems(|s| {
             s["train"] = json!({"dtype": "float16"});
-            s["resources"] = json!({"device": "cuda"});
+            s["resources"] = json!({"device": "cuda", "gpus": [0]});
         });
         assert_eq!(
             found.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(),
-            ["train.dtype", "resources.device"]
+            ["train.dtype", "resources.device", "resources.gpus"]
         );
     }
 
