@@ -21,8 +21,8 @@
 
 use std::io::BufRead;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -113,7 +113,10 @@ async fn work(mode: &str, rank: u32, mut session: Session, mut ring: Neighbours)
         tokio::select! {
             _ = tick.tick() => {}
             order = session.hear() => match order {
-                Ok(Hear::Stop(_)) if mode != "stubborn" => return Ok(session.stopped(step).await),
+                Ok(Hear::Stop(_)) if mode != "stubborn" => {
+                    ring.part();
+                    return Ok(session.stopped(step).await);
+                }
                 Ok(_) => {}
                 Err(_) => return Ok(ExitCode::from(1)),
             },
@@ -238,9 +241,10 @@ impl Session {
     }
 }
 
-/// Connections to the other ranks: one that ends is a rank lost.
+/// Connections to the other ranks: one that ends without a farewell is a rank lost.
 struct Neighbours {
     lost: mpsc::Receiver<usize>,
+    accepted: Arc<Mutex<Vec<TcpStream>>>,
     _listening: tokio::task::JoinHandle<()>,
 }
 
@@ -253,17 +257,27 @@ impl Neighbours {
                     TcpStream::connect(&address).await.with_context(|| format!("rank {peer}"))?;
                 let tell = tell.clone();
                 tokio::spawn(async move {
-                    while connection.read_u8().await.is_ok() {}
-                    tell.send(peer).await.ok();
+                    if connection.read_u8().await.is_err() {
+                        tell.send(peer).await.ok();
+                    }
                 });
             }
         }
+        let accepted = Arc::new(Mutex::new(Vec::new()));
+        let open = Arc::clone(&accepted);
         let listening = tokio::spawn(async move {
-            let mut open = Vec::new();
             while let Ok((connection, _)) = ring.accept().await {
-                open.push(connection);
+                open.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             }
         });
-        Ok(Self { lost, _listening: listening })
+        Ok(Self { lost, accepted, _listening: listening })
+    }
+
+    /// Says farewell: a rank that was stopped is not lost, and its neighbours' own Stop may still be on its way.
+    fn part(&self) {
+        for connection in self.accepted.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            // One byte always fits; a neighbour that is gone needs no farewell.
+            connection.try_write(&[0]).ok();
+        }
     }
 }

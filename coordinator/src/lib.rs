@@ -18,6 +18,7 @@ mod launch;
 mod logs;
 mod registry;
 mod serve;
+mod state_lock;
 mod store;
 
 pub use config::{Config, ConfigError, StoreLocation, find_worker_program};

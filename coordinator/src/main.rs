@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
-use squad_coordinator::{Config, Server, StoreLocation, find_worker_program};
+use squad_coordinator::{Config, ServeError, Server, StoreLocation, find_worker_program};
+use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Squadron's daemon: takes jobs, runs their workers, remembers what became of them.
@@ -60,6 +61,17 @@ enum LogFormat {
     Json,
 }
 
+/// A flag that cannot work: exit code 2.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct BadUsage(String);
+
+/// The exit code of an error: 2 when the fault is in the flags, 1 otherwise.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let address = matches!(error.downcast_ref(), Some(ServeError::NotLoopback(_)));
+    if address || error.is::<BadUsage>() { 2 } else { 1 }
+}
+
 fn main() -> ExitCode {
     let Command::Serve(args) = Args::parse().command;
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_env_filter(
@@ -79,18 +91,20 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(exit_code(&error))
         }
     }
 }
 
 async fn serve(args: Serve) -> anyhow::Result<()> {
     let root = std::path::absolute(&args.root).context("--root")?;
-    anyhow::ensure!(root.is_dir(), "--root {}: there is no such folder", root.display());
+    if !root.is_dir() {
+        return Err(BadUsage(format!("--root {}: there is no such folder", root.display())).into());
+    }
     let worker_program = match args.worker {
+        Some(path) if path.is_file() => path,
         Some(path) => {
-            anyhow::ensure!(path.is_file(), "--worker {}: there is no such file", path.display());
-            path
+            return Err(BadUsage(format!("--worker {}: there is no such file", path.display())).into());
         }
         None => find_worker_program()?,
     };

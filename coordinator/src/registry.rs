@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::RngCore as _;
 use squad_proto::{Deadlines, Event, EventBody, FailureCode, FailureReport, JobId, JobSpec, JobState, Task};
+use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
@@ -23,7 +24,26 @@ struct Shared {
     config: Config,
     server: String,
     store: Store,
-    jobs: Mutex<BTreeMap<JobId, Entry>>,
+    jobs: Mutex<Jobs>,
+}
+
+/// What the lock guards.
+#[derive(Default)]
+struct Jobs {
+    all: BTreeMap<JobId, Entry>,
+    /// No more jobs are taken.
+    ending: bool,
+}
+
+/// Why a job is not taken.
+#[derive(Debug, Error)]
+pub(crate) enum SubmitError {
+    /// Nobody would be left to run it.
+    #[error("the coordinator is ending and takes no more jobs; submit it again when it is back")]
+    Ending,
+    /// It could not be written down.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// A job as the registry knows it.
@@ -73,7 +93,7 @@ impl Registry {
                 order: 0,
                 started: true,
             };
-            registry.lock().insert(id.clone(), entry);
+            registry.lock().all.insert(id.clone(), entry);
             if unfinished {
                 let report = FailureReport::new(
                     FailureCode::CoordinatorLost,
@@ -87,7 +107,7 @@ impl Registry {
         Ok(registry)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobId, Entry>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Jobs> {
         self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -97,7 +117,7 @@ impl Registry {
     }
 
     /// Queues a job; it starts when there is room. `spec` is resolved.
-    pub(crate) fn submit(&self, spec: JobSpec, task: Task, processes: u32) -> Result<JobId, StoreError> {
+    pub(crate) fn submit(&self, spec: JobSpec, task: Task, processes: u32) -> Result<JobId, SubmitError> {
         let id = JobId::new(&spec.name, &random_hex(3));
         let (inbox, received) = unbounded_channel();
         let record = Record {
@@ -113,13 +133,17 @@ impl Registry {
             progress: None,
             failure: None,
             results: None,
-            spec: serde_json::to_value(&spec)?,
+            spec: serde_json::to_value(&spec).map_err(StoreError::from)?,
         };
-        self.0.store.write(&record, None)?;
         let token = random_hex(16);
         {
+            // Under one lock: whoever ends the coordinator either sees this job or has refused it.
             let mut jobs = self.lock();
-            let order = jobs.values().map(|e| e.order).max().unwrap_or(0) + 1;
+            if jobs.ending {
+                return Err(SubmitError::Ending);
+            }
+            self.0.store.write(&record, None)?;
+            let order = jobs.all.values().map(|e| e.order).max().unwrap_or(0) + 1;
             let entry = Entry {
                 record,
                 sequence: watch::Sender::new(0),
@@ -128,7 +152,7 @@ impl Registry {
                 order,
                 started: false,
             };
-            jobs.insert(id.clone(), entry);
+            jobs.all.insert(id.clone(), entry);
         }
         self.record(&id, EventBody::State { state: JobState::Queued, reason: "waiting for its turn".into() });
         let patience = std::time::Duration::from_secs_f64(spec.fault.patience_s);
@@ -156,13 +180,14 @@ impl Registry {
     pub(crate) fn schedule(&self) {
         let mut jobs = self.lock();
         let used: u32 = jobs
+            .all
             .values()
             .filter(|e| e.started && !e.record.state.is_final())
             .map(|e| e.record.processes)
             .sum();
         let mut free = self.0.config.slots.saturating_sub(used);
         let mut waiting: Vec<&mut Entry> =
-            jobs.values_mut().filter(|e| !e.started && !e.record.state.is_final()).collect();
+            jobs.all.values_mut().filter(|e| !e.started && !e.record.state.is_final()).collect();
         waiting.sort_by_key(|e| e.order);
         for entry in waiting {
             if entry.record.processes > free {
@@ -180,7 +205,7 @@ impl Registry {
     /// Writes down an event, and tells whoever watches.
     pub(crate) fn record(&self, id: &JobId, body: EventBody) {
         let mut jobs = self.lock();
-        let Some(entry) = jobs.get_mut(id) else { return };
+        let Some(entry) = jobs.all.get_mut(id) else { return };
         let event = Event { sequence: *entry.sequence.borrow() + 1, unix_ms: unix_ms(), body };
         entry.record.apply(&event);
         if let Err(error) = self.0.store.write(&entry.record, Some(&event)) {
@@ -191,19 +216,19 @@ impl Registry {
 
     /// One job.
     pub(crate) fn get(&self, id: &JobId) -> Option<Record> {
-        self.lock().get(id).map(|entry| entry.record.clone())
+        self.lock().all.get(id).map(|entry| entry.record.clone())
     }
 
     /// Every job, oldest first.
     pub(crate) fn list(&self) -> Vec<Record> {
-        let mut all: Vec<Record> = self.lock().values().map(|entry| entry.record.clone()).collect();
+        let mut all: Vec<Record> = self.lock().all.values().map(|entry| entry.record.clone()).collect();
         all.sort_by(|a, b| (a.created_unix_ms, &a.id).cmp(&(b.created_unix_ms, &b.id)));
         all
     }
 
     /// The number of a job's newest event, now and whenever it changes.
     pub(crate) fn watch(&self, id: &JobId) -> Option<watch::Receiver<u64>> {
-        self.lock().get(id).map(|entry| entry.sequence.subscribe())
+        self.lock().all.get(id).map(|entry| entry.sequence.subscribe())
     }
 
     /// Events of a job after `sequence`.
@@ -214,19 +239,20 @@ impl Registry {
     /// Sends a job's driver an event; false when the job is unknown or has none any more.
     pub(crate) fn send(&self, id: &JobId, event: job::Event) -> bool {
         let jobs = self.lock();
-        let inbox = jobs.get(id).and_then(|entry| entry.inbox.as_ref());
+        let inbox = jobs.all.get(id).and_then(|entry| entry.inbox.as_ref());
         inbox.is_some_and(|inbox| inbox.send(Inbox::Event(event)).is_ok())
     }
 
     /// What a job's workers must know.
     pub(crate) fn credentials(&self, id: &JobId) -> Option<Credentials> {
         let jobs = self.lock();
-        let entry = jobs.get(id)?;
+        let entry = jobs.all.get(id)?;
         Some(Credentials { token: entry.token.clone(), inbox: entry.inbox.clone()? })
     }
 
-    /// Tells every job that the coordinator is ending, and waits until all have ended.
+    /// Takes no more jobs, tells those there are that the coordinator is ending, and waits until all have ended.
     pub(crate) async fn shut_down(&self) {
+        self.lock().ending = true;
         let open: Vec<JobId> =
             self.list().into_iter().filter(|r| !r.state.is_final()).map(|r| r.id).collect();
         for id in &open {

@@ -13,6 +13,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use crate::config::Config;
 use crate::grpc::{JobsService, WorkersService};
 use crate::registry::Registry;
+use crate::state_lock::StateLock;
 use crate::store::{Store, StoreError};
 
 /// How long open streams may take to end once all jobs have.
@@ -48,13 +49,15 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     registry: Registry,
+    state: StateLock,
 }
 
 impl Server {
     /// Opens the store and the port. Port 0 takes a free one.
     ///
     /// # Errors
-    /// When the address is no loopback address or is taken, or the store cannot be opened.
+    /// When the address is no loopback address or is taken, another coordinator has the state folder, or the
+    /// store cannot be opened.
     pub async fn bind(config: Config, address: SocketAddr) -> Result<Self, ServeError> {
         if !address.ip().is_loopback() {
             return Err(ServeError::NotLoopback(address));
@@ -62,9 +65,10 @@ impl Server {
         let cannot = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(cannot)?;
         let bound = listener.local_addr().map_err(cannot)?;
+        let state = StateLock::take(&config.store)?;
         let store = Store::open(&config.store)?;
         let registry = Registry::open(config, format!("http://{bound}"), store)?;
-        Ok(Self { listener, address: bound, registry })
+        Ok(Self { listener, address: bound, registry, state })
     }
 
     /// Where it listens.
@@ -77,6 +81,8 @@ impl Server {
     /// # Errors
     /// When the transport breaks down.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
+        // Not in the registry: its last clones may outlive this call, but nothing is written through them any more.
+        let _state = self.state;
         let registry = self.registry.clone();
         let (ending, ended) = tokio::sync::oneshot::channel();
         let signal = async move {

@@ -1,6 +1,6 @@
 //! Jobs and their events, in SQLite.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -47,6 +47,9 @@ pub enum StoreError {
     /// The state folder cannot be made.
     #[error("the job store: {0}")]
     Io(#[from] std::io::Error),
+    /// Another coordinator keeps its jobs there.
+    #[error("the state folder {} belongs to another coordinator that is running; stop that one, or choose another folder with --state", .0.display())]
+    Taken(PathBuf),
 }
 
 /// The store. Calls block for a file's write; they are short.
@@ -54,14 +57,11 @@ pub enum StoreError {
 pub(crate) struct Store(Arc<Mutex<Connection>>);
 
 impl Store {
-    /// Opens the store, and makes its tables where they are not there.
+    /// Opens the store in a folder that is there, and makes its tables where they are not.
     pub(crate) fn open(location: &StoreLocation) -> Result<Self, StoreError> {
         let connection = match location {
             StoreLocation::Memory => Connection::open_in_memory()?,
-            StoreLocation::File(path) => {
-                std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-                Connection::open(path)?
-            }
+            StoreLocation::File(path) => Connection::open(path)?,
         };
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;

@@ -68,12 +68,12 @@ fn a_model_folder_without_weights() {
     let mut spec = job.spec();
     spec["model"] = json!("model");
     job.write_spec(&spec);
-    refused(&job, 1, &["there is no model.safetensors"]);
+    refused(&job, 1, &["there are no weights", "model.safetensors"]);
 
     // Half a download.
     let whole = std::fs::read(minilm().join("model.safetensors")).unwrap();
     std::fs::write(model.join("model.safetensors"), &whole[..whole.len() / 2]).unwrap();
-    refused(&job, 1, &["model.safetensors", "not a whole safetensors file"]);
+    refused(&job, 1, &["model.safetensors", "not a whole weights file"]);
 }
 
 #[test]

@@ -45,6 +45,21 @@ fn nobody_reaches_what_is_not_theirs() {
             "squad-fetch",
             &["tch", "torch-sys", "squad-data", "squad-model", "squad-collective", "squad-train"],
         ),
+        (
+            "squad-weights",
+            &[
+                "tch",
+                "torch-sys",
+                "tokio",
+                "squad-proto",
+                "squad-data",
+                "squad-fetch",
+                "squad-model",
+                "squad-collective",
+                "squad-train",
+                "squad-coordinator",
+            ],
+        ),
     ] {
         let reached = reached(package);
         for name in banned {

@@ -144,15 +144,7 @@ impl Compute {
 
 /// The folder of the spec's model, fetched where it is a repository's name.
 fn model_folder(model: &str) -> Result<PathBuf, FailureReport> {
-    squad_fetch::resolve_model(model, Path::new("."), &cache_folder(), &squad_fetch::FetchOptions::from_env())
+    let options = squad_fetch::FetchOptions::from_env();
+    squad_fetch::resolve_model(model, Path::new("."), &squad_fetch::model_cache(), &options)
         .map_err(|e| FailureReport::new(FailureCode::Model, e.to_string()))
-}
-
-/// Where fetched models are kept: `squadron/models` of the user's cache folder.
-fn cache_folder() -> PathBuf {
-    let folder = |variable| std::env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from);
-    folder("XDG_CACHE_HOME")
-        .or_else(|| folder("HOME").map(|home| home.join(".cache")))
-        .unwrap_or_else(std::env::temp_dir)
-        .join("squadron/models")
 }

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use squad_data::batch::collate;
-use squad_data::{AnswerSettings, Dataset, FeatureSettings, Features, Purpose, Tokenizer, Window};
+use squad_data::{
+    AnswerSettings, Dataset, FeatureSettings, Features, PairLayout, Purpose, Tokenizer, Window,
+};
 use squad_model::{ConfigFile, EncoderConfig, HeadKind, load_network, save};
 use squad_train::evaluate::WindowScores;
 use tch::Device;
@@ -73,6 +75,7 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<ExitCode> {
         doc_stride: 128,
         max_query_length: 64,
         window: Window::Overlap,
+        layout: if save::single_separator(&json) { PairLayout::Single } else { tokenizer.layout() },
     };
     let dataset = Dataset::ask(&args.question, &context);
     let features = Features::build(&dataset, &tokenizer, &settings, Purpose::Evaluate)?;

@@ -1,13 +1,20 @@
 //! Every command, flag and example.
 
+mod models;
+mod spec;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use models::{ConvertArgs, FetchArgs, ModelsCommand, VerifyArgs};
+pub(crate) use spec::{RecipesCommand, SpecArgs};
 
 /// What stands under the help of the whole program.
 const EXAMPLES: &str = "\
 Examples:
   squadctl run job.yaml -np 2               fine-tune here, with two worker processes
+  squadctl run --recipe albert-base-squad2  the replaced program's settings (squadctl recipes list)
   squadctl submit job.yaml --wait           the same on a daemon (squad-coordinator serve)
   squadctl predict --model out/model --question 'Who?' --context 'Ada wrote it.'
   squadctl explain SQ-004                   what a failure code means
@@ -43,7 +50,7 @@ pub(crate) enum Command {
     /// Run a job here and wait for it: fine-tune, then evaluate
     ///
     /// Starts the workers of a job spec on this machine, shows their progress and prints the results. Relative
-    /// paths in the spec, and in --set, start at the spec's folder. Ctrl-C asks the workers to stop; a second
+    /// paths in the spec, and in --set, start at the spec's folder, with --recipe at the current one. Ctrl-C asks the workers to stop; a second
     /// one does not wait for them. With --output json the job, with its results or its failure, is one JSON
     /// document on stdout at the end, and events are JSON lines on stderr.
     #[command(
@@ -52,6 +59,7 @@ pub(crate) enum Command {
 Examples:
   squadctl run job.yaml
   squadctl run job.yaml -np 4 --set train.epochs=1 --set train.learning_rate=2e-4
+  squadctl run --recipe electra-base-squad2 --set model=models/electra --set output_dir=out/electra
   squadctl run job.yaml --eval-only                         evaluate the newest checkpoint
   squadctl run job.yaml --eval-only --checkpoint all        every checkpoint; the best one is named
   squadctl run job.yaml --output json 2>events.jsonl >job.json"
@@ -59,14 +67,15 @@ Examples:
     Run(SpecArgs),
     /// Hand a job to a daemon
     ///
-    /// Prints the job's identifier. Relative paths in the spec start at the daemon's root folder. With --wait
-    /// it goes on as watch does.
+    /// Prints the job's identifier. Relative paths in the spec start at the daemon's root folder, with --recipe
+    /// at the current one. With --wait it goes on as watch does.
     #[command(
         verbatim_doc_comment,
         after_help = "\
 Examples:
   squadctl submit job.yaml
   squadctl submit job.yaml --wait --set name=second-try
+  squadctl submit --recipe bert-base-uncased-squad2
   squadctl submit job.yaml --server http://gpu-box:7311"
     )]
     Submit {
@@ -166,17 +175,33 @@ Examples:
   squadctl predict --model out/model --question 'Who wrote it?' --context-file page.txt --output json"
     )]
     Predict(PredictArgs),
-    /// Bring models from a model hub
+    /// List models, bring them from a model hub, convert and check them
     #[command(
         arg_required_else_help = true,
         after_help = "\
 Examples:
+  squadctl models list
+  squadctl models fetch google_albert_base_v2 --dir models/albert
   squadctl models fetch sentence-transformers/all-MiniLM-L6-v2 --dir models/minilm"
     )]
     Models {
         /// What to do with models.
         #[command(subcommand)]
         command: ModelsCommand,
+    },
+    /// Job specs that are part of this program: the replaced program's settings for each model
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  squadctl recipes list
+  squadctl recipes show mobilebert-squad2 > job.yaml
+  squadctl run --recipe mobilebert-squad2 -np 2"
+    )]
+    Recipes {
+        /// What to do with recipes.
+        #[command(subcommand)]
+        command: RecipesCommand,
     },
     /// Look at question files
     #[command(
@@ -201,61 +226,6 @@ Examples:
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
-}
-
-/// The commands about model folders.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ModelsCommand {
-    /// Download a model's files, checked and resumable
-    ///
-    /// Brings config.json, tokenizer.json, model.safetensors and what else the tokenizer has. Files that are
-    /// there stay; a download that broke off goes on where it was. HF_ENDPOINT names a mirror, HF_TOKEN a token
-    /// for private repositories, HF_HUB_OFFLINE=1 forbids the network.
-    #[command(
-        verbatim_doc_comment,
-        after_help = "\
-Examples:
-  squadctl models fetch sentence-transformers/all-MiniLM-L6-v2 --dir models/minilm
-  squadctl models fetch google-bert/bert-base-uncased --dir models/bert --revision main --sha256 HEX"
-    )]
-    Fetch(FetchArgs),
-}
-
-/// A repository and where it goes.
-#[derive(Debug, Args)]
-pub(crate) struct FetchArgs {
-    /// The repository, as in owner/name.
-    #[arg(value_name = "NAME")]
-    pub(crate) name: String,
-    /// The folder that the files go to.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-    /// Expected SHA-256 of model.safetensors.
-    #[arg(long, value_name = "HEX")]
-    pub(crate) sha256: Option<String>,
-    /// Branch, tag or commit [default: main].
-    #[arg(long, value_name = "REVISION")]
-    pub(crate) revision: Option<String>,
-}
-
-/// A job spec and how it is to be run.
-#[derive(Debug, Args)]
-pub(crate) struct SpecArgs {
-    /// The job spec, YAML or JSON (its fields: squadctl schema).
-    #[arg(value_name = "SPEC")]
-    pub(crate) spec: PathBuf,
-    /// Worker processes that share the work; -np works too [default: resources.workers of the spec].
-    #[arg(short = 'n', long = "np", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(crate) processes: Option<u32>,
-    /// Change a field of the spec, as in train.epochs=1; may be repeated.
-    #[arg(long = "set", value_name = "FIELD=VALUE")]
-    pub(crate) overrides: Vec<String>,
-    /// Train nothing: evaluate checkpoints of the output folder.
-    #[arg(long)]
-    pub(crate) eval_only: bool,
-    /// What --eval-only evaluates: latest, all, or a checkpoint or model folder [default: latest].
-    #[arg(long, value_name = "latest|all|PATH", requires = "eval_only")]
-    pub(crate) checkpoint: Option<String>,
 }
 
 /// Which daemon.
@@ -354,6 +324,19 @@ mod tests {
             }
         }
         check(&Cli::command(), "squadctl");
+    }
+
+    #[test]
+    fn a_job_is_a_spec_or_a_recipe() {
+        let parsed = |words: &[&str]| Cli::try_parse_from([&["squadctl"], words].concat());
+        for command in ["run", "submit"] {
+            assert!(
+                parsed(&[command, "a.yaml"]).is_ok()
+                    && parsed(&[command, "--recipe", "mobilebert-squad2"]).is_ok()
+            );
+            assert!(parsed(&[command]).is_err());
+            assert!(parsed(&[command, "a.yaml", "--recipe", "mobilebert-squad2"]).is_err());
+        }
     }
 
     #[test]

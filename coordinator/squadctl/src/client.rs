@@ -1,5 +1,6 @@
 //! The gRPC service of a daemon, or of the coordinator inside `run`; its errors in a user's words.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -94,6 +95,10 @@ impl Client {
         match status.code() {
             Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition => {
                 BadUsage(message.to_owned()).into()
+            }
+            // The daemon said so itself: a connection that broke has a source.
+            Code::Unavailable if status.source().is_none() => {
+                anyhow!("the daemon at {} refused: {message}", self.url)
             }
             Code::Unavailable | Code::Unknown | Code::Cancelled => anyhow!(
                 "the connection to the daemon at {} broke ({message}); when it is back, go on with squadctl watch",

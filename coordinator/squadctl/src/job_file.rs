@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use nix::unistd::{AccessFlags, access};
 use serde_json::Value;
+use squad_fetch::zoo;
 use squad_proto::spec::{Problem, SpecError, apply_override, parse, validate};
 use squad_proto::task::Checkpoint;
 use squad_proto::{JobSpec, Task, ValidSpec};
@@ -15,11 +16,22 @@ use crate::fault::BadUsage;
 /// A spec whose fields are all in order; its files have not been looked at.
 #[derive(Debug)]
 pub(crate) struct JobFile {
-    /// The spec as written, with the overrides: what a daemon gets, which resolves it by its own root.
-    pub(crate) value: Value,
+    /// The spec as written, with the overrides.
+    value: Value,
     spec: ValidSpec,
-    path: PathBuf,
+    source: Source,
     task: Task,
+}
+
+/// Where a spec comes from.
+#[derive(Clone, Debug)]
+struct Source {
+    /// What errors call it.
+    name: String,
+    /// The folder that its relative paths start at.
+    folder: PathBuf,
+    /// It has no file: it is a recipe.
+    recipe: bool,
 }
 
 /// A job that can be started on this machine: its paths are absolute, and its files were there a moment ago.
@@ -36,25 +48,19 @@ pub(crate) struct LocalJob {
 impl JobFile {
     /// Reads the spec, changes it as `--set` says, and checks it.
     pub(crate) fn read(arguments: &SpecArgs) -> anyhow::Result<Self> {
-        let path = &arguments.spec;
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            BadUsage(format!(
-                "cannot read {name}: {error}; SPEC is a job spec in YAML or JSON (squadctl run --help)"
-            ))
-        })?;
-        let mut value = parse(&text, &name)?;
+        let (source, text) = read_source(arguments)?;
+        let mut value = parse(&text, &source.name)?;
         for change in &arguments.overrides {
             apply_override(&mut value, change)?;
         }
-        let spec = validate(&value, &name)?;
+        let spec = validate(&value, &source.name)?;
         let task = match (arguments.eval_only, arguments.checkpoint.as_deref()) {
             (false, _) => Task::Train,
             (true, None | Some("latest")) => Task::Evaluate { checkpoint: Checkpoint::Latest },
             (true, Some("all")) => Task::Evaluate { checkpoint: Checkpoint::All },
             (true, Some(path)) => Task::Evaluate { checkpoint: Checkpoint::Path(path.into()) },
         };
-        let file = Self { value, spec, path: path.clone(), task };
+        let file = Self { value, spec, source, task };
         file.refuse_if(file.missing_sets())?;
         Ok(file)
     }
@@ -64,12 +70,24 @@ impl JobFile {
         &self.task
     }
 
+    /// What a daemon gets, as JSON. It resolves a file's paths by its own root; those of a recipe are absolute.
+    pub(crate) fn submission(&self) -> anyhow::Result<String> {
+        let text = if self.source.recipe {
+            let mut spec = self.spec.get().clone();
+            spec.resolve_paths(&self.source.folder);
+            // What is no folder is a name, for the daemon to find.
+            place_model(&mut spec, &self.source.folder);
+            serde_json::to_string(&spec)
+        } else {
+            serde_json::to_string(&self.value)
+        };
+        text.context("cannot write the spec as JSON")
+    }
+
     /// The spec with absolute paths, after a look at the files that it names: a job that cannot start is
     /// refused here, in a second, and leaves nothing behind.
     pub(crate) fn resolve(self) -> anyhow::Result<LocalJob> {
-        let file = std::path::absolute(&self.path)
-            .with_context(|| format!("cannot place {}", self.path.display()))?;
-        let base = file.parent().unwrap_or(Path::new("/")).to_owned();
+        let base = self.source.folder.clone();
         let mut spec = self.spec.get().clone();
         spec.resolve_paths(&base);
         let mut problems = Vec::new();
@@ -102,7 +120,7 @@ impl JobFile {
         if problems.is_empty() {
             return Ok(());
         }
-        Err(SpecError::Invalid { source_name: self.path.display().to_string(), problems }.into())
+        Err(SpecError::Invalid { source_name: self.source.name.clone(), problems }.into())
     }
 
     /// The spec may leave out either file, but not the one that the task is about.
@@ -121,6 +139,24 @@ impl JobFile {
     }
 }
 
+/// The text of a spec, and where it comes from.
+fn read_source(arguments: &SpecArgs) -> anyhow::Result<(Source, String)> {
+    if let Some(recipe) = arguments.recipe {
+        let folder = std::env::current_dir().context("cannot tell the current folder")?;
+        return Ok((Source { name: recipe.source_name(), folder, recipe: true }, recipe.yaml.to_owned()));
+    }
+    let path = arguments.spec.as_deref().unwrap_or(Path::new(""));
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        BadUsage(format!(
+            "cannot read {name}: {error}; SPEC is a job spec in YAML or JSON (squadctl run --help)"
+        ))
+    })?;
+    let file = std::path::absolute(path).with_context(|| format!("cannot place {name}"))?;
+    let folder = file.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok((Source { name, folder, recipe: false }, text))
+}
+
 fn problem(path: &str, found: String, allowed: &str) -> Problem {
     Problem { path: path.into(), found, allowed: allowed.into() }
 }
@@ -131,23 +167,43 @@ fn missing(path: &Path) -> String {
 }
 
 fn look_at_data(field: &str, path: &Path) -> Option<Problem> {
-    let allowed = "a question file in SQuAD's JSON format; relative paths start at the spec's folder";
+    let allowed = "a question file in SQuAD's JSON format; relative paths start at the spec's folder, a recipe's at the current one";
     (!path.is_file()).then(|| problem(field, missing(path), allowed))
 }
 
-/// Makes the model's folder absolute. What is no folder may still be a repository, unless it can only be a path.
-fn resolve_model(spec: &mut JobSpec, base: &Path) -> Result<(), Problem> {
+/// Makes the path of the model absolute if it is a folder's; says whether it is.
+fn place_model(spec: &mut JobSpec, base: &Path) -> bool {
     let folder = base.join(&spec.model);
-    if folder.is_dir() {
+    let found = folder.is_dir();
+    if found {
         spec.model = folder.to_string_lossy().into_owned();
+    }
+    found
+}
+
+/// Makes the model's folder absolute. What is no folder may still be a name that can be fetched.
+fn resolve_model(spec: &mut JobSpec, base: &Path) -> Result<(), Problem> {
+    if place_model(spec, base) {
         return Ok(());
     }
-    let repository = !spec.model.starts_with(['/', '.', '~']) && spec.model.matches('/').count() == 1;
+    let model = &spec.model;
+    match zoo::find(model) {
+        Some(entry) if entry.repository.is_some() => return Ok(()),
+        Some(_) => {
+            let allowed = "a folder: squadctl models convert makes one of GluonNLP's .params file";
+            return Err(problem("model", format!("{model}, which no model hub has"), allowed));
+        }
+        None => {}
+    }
+    let folder = base.join(model);
+    let repository = !model.starts_with(['/', '.', '~']) && model.matches('/').count() == 1;
     if repository && !folder.exists() {
         return Ok(());
     }
-    let allowed = "a folder in Hugging Face layout, or a repository owner/name of the model hub";
-    Err(problem("model", missing(&folder), allowed))
+    let near = zoo::nearest(model).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+    let allowed = "a folder in Hugging Face layout, a repository owner/name of the model hub, or a name that \
+                   squadctl models list shows";
+    Err(problem("model", missing(&folder), &format!("{allowed}{near}")))
 }
 
 /// Whether the output folder can be made and written in, without making it.
@@ -207,7 +263,8 @@ mod tests {
         fn resolve(&self, flags: &[&str]) -> Result<LocalJob, String> {
             let checkpoint = flags.first().copied();
             let arguments = SpecArgs {
-                spec: self.folder.path().join("job.yaml"),
+                spec: Some(self.folder.path().join("job.yaml")),
+                recipe: None,
                 processes: None,
                 overrides: Vec::new(),
                 eval_only: checkpoint.is_some(),
@@ -233,12 +290,22 @@ mod tests {
 
     #[test]
     fn a_model_may_be_a_name() {
-        for (model, ok) in [("bert-base", false), ("google/bert", true), ("./bert", false), ("a/b/c", false)]
-        {
+        for (model, ok) in [
+            ("bert-base", false),
+            ("google/bert", true),
+            ("./bert", false),
+            ("a/b/c", false),
+            ("google_albert_base_v2", true),
+            ("gluon_en_cased_bert_base_v1", false),
+        ] {
             let case = Case::new(&SPEC.replace("model: m", &format!("model: {model}")));
             case.put(&["t.json", "d.json"]);
             assert_eq!(case.resolve(&[]).is_ok(), ok, "{model}");
         }
+        let slip = Case::new(&SPEC.replace("model: m", "model: google_albert_bse_v2"));
+        slip.put(&["t.json", "d.json"]);
+        let refusal = slip.resolve(&[]).unwrap_err();
+        assert!(refusal.contains("did you mean google_albert_base_v2?"), "{refusal}");
     }
 
     #[test]

@@ -181,7 +181,7 @@ fn pairs(rows: Vec<(&'static str, String)>) -> String {
 }
 
 /// The table without frame, and without blanks at the ends of its lines.
-fn plain(mut table: Table) -> String {
+pub(crate) fn plain(mut table: Table) -> String {
     table.load_preset(presets::NOTHING);
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use crate::driver::log_folder;
 use crate::job;
 use crate::logs::Follower;
-use crate::registry::Registry;
+use crate::registry::{Registry, SubmitError};
 use crate::store::Record;
 
 /// How often a followed log is looked at.
@@ -96,7 +96,10 @@ impl pb::jobs_server::Jobs for JobsService {
                 "the job wants {processes} workers, but the coordinator has {slots} slots; lower resources.workers or start it with --slots {processes}"
             )));
         }
-        let id = self.registry.submit(spec, task, processes).map_err(|e| Status::internal(e.to_string()))?;
+        let id = self.registry.submit(spec, task, processes).map_err(|error| match error {
+            SubmitError::Ending => Status::unavailable(error.to_string()),
+            SubmitError::Store(_) => Status::internal(error.to_string()),
+        })?;
         Ok(Response::new(pb::SubmitReply { job: id.0 }))
     }
 

@@ -19,6 +19,8 @@ struct Worker {
     /// When it was last heard of; launched counts.
     heard: Duration,
     position: Option<(Phase, u64)>,
+    /// It has done all that was asked of it.
+    completed: bool,
     /// Completed or stopped.
     ended: bool,
     gone: bool,
@@ -179,6 +181,7 @@ impl Machine {
             }
             Input::Failure(report) => self.report(report.of_rank(rank), now, actions),
             Input::Completed(results) => {
+                self.workers[slot].completed = true;
                 self.workers[slot].ended = true;
                 if rank == 0 {
                     self.results = results;
@@ -350,13 +353,14 @@ impl Machine {
         if self.state == JobState::Queued || self.state.is_final() || self.workers.iter().any(|w| !w.gone) {
             return;
         }
-        match self.cause {
-            Some(Cause::Cancel) => self.enter(JobState::Cancelled, "all workers are gone", actions),
-            None if self.reports.is_empty() && self.results.is_some() => {
-                let results = self.results.take().unwrap_or_default();
+        let completed = self.reports.is_empty() && self.workers.iter().all(|w| w.completed);
+        match (self.cause, self.results.take()) {
+            // A cancel that came too late to stop anything takes no results away.
+            (None | Some(Cause::Cancel), Some(results)) if completed => {
                 actions.push(Action::Record(EventBody::Results { results }));
                 self.enter(JobState::Succeeded, "all workers completed", actions);
             }
+            (Some(Cause::Cancel), _) => self.enter(JobState::Cancelled, "all workers are gone", actions),
             _ => {
                 let nothing = FailureReport::new(FailureCode::Internal, "the workers ended without results");
                 let root = blame::root(&self.reports).cloned().unwrap_or(nothing);

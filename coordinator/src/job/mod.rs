@@ -5,8 +5,10 @@
 //!    │                │                    │
 //!    │                ├── failure, cancel ─┤
 //!    ▼                ▼                    ▼
-//! Cancelled        Stopping ────all processes gone────► Failed | Cancelled
+//! Cancelled        Stopping ────all processes gone────► Failed | Cancelled | Succeeded
 //! ```
+//! A cancel that finds, or leaves, all workers completed ends in Succeeded: the results are there.
+//!
 //! [`Machine::step`] has no clock, no input or output, and no randomness. Time is a [`Duration`] since the
 //! job was created.
 //!

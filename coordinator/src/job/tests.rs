@@ -147,6 +147,47 @@ fn cancel_stops_then_kills_then_is_final() {
     assert_eq!(machine.state(), JobState::Cancelled);
 }
 
+/// Takes a running machine of two to its end through these; gives the records of the last step.
+fn end(events: Vec<Event>) -> (JobState, Vec<EventBody>) {
+    let mut machine = running(2);
+    let mut last = Vec::new();
+    for event in events {
+        last = machine.step(event, at(5));
+    }
+    (machine.state(), records(&last).into_iter().cloned().collect())
+}
+
+#[test]
+fn a_cancel_after_all_completed_takes_no_results_away() {
+    let completed = |slot| of(slot, Input::Completed((slot == 0).then(|| serde_json::json!({"f1": 1}))));
+    let killed = |slot| of(slot, Input::Exited(Exit::Signal(15), vec![]));
+    for wish in [Event::Cancel, Event::Shutdown] {
+        // Before the processes are gone, and while the second rank's last words are on their way.
+        for order in [[completed(0), completed(1), wish.clone()], [completed(0), wish.clone(), completed(1)]]
+        {
+            let (state, last) = end([&order[..], &[killed(1), killed(0)]].concat());
+            assert_eq!(state, JobState::Succeeded, "{order:?}");
+            assert!(
+                matches!(&last[..], [EventBody::Results { results }, _] if results["f1"] == 1),
+                "{last:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_cancel_that_stopped_a_rank_is_a_cancel() {
+    let results = Some(serde_json::json!({"f1": 1}));
+    let (state, last) = end(vec![
+        of(0, Input::Completed(results)),
+        Event::Cancel,
+        of(1, Input::Stopped(3)),
+        of(0, Input::Exited(Exit::Code(0), vec![])),
+        of(1, Input::Exited(Exit::Code(0), vec![])),
+    ]);
+    assert_eq!((state, last.len()), (JobState::Cancelled, 1), "{last:?}");
+}
+
 #[test]
 fn a_cancel_in_the_blame_window_leaves_no_timer_behind() {
     let mut machine = running(2);

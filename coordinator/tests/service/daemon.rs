@@ -5,9 +5,9 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use squad_proto::{FailureCode, JobState};
+use squad_proto::{Event, EventBody, FailureCode, JobState, pb};
 
-use crate::harness::{Service, User, eventually, failure, fake_worker, folder, lives, spec, states};
+use crate::harness::{Service, User, eventually, failure, fake_worker, folder, lives, spec, states, within};
 
 /// A daemon that is killed when the test ends.
 struct Daemon(Child);
@@ -122,6 +122,55 @@ fn wrong_usage_and_wrong_addresses_are_told_apart() {
         .arg("--state")
         .arg(folder.path());
     let (status, text) = code(&mut open);
-    assert!(matches!(status, Some(1 | 2)), "{text}");
+    assert_eq!(status, Some(2), "{text}");
     assert!(text.contains("0.0.0.0:0 is not a loopback address"), "{text}");
+    for flag in ["--root", "--worker"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_squad-coordinator"));
+        command.current_dir(folder.path()).args(["serve", "--listen", "127.0.0.1:0", flag, "no/such/place"]);
+        let (status, text) = code(&mut command);
+        assert_eq!(status, Some(2), "{text}");
+        assert!(text.contains(flag) && text.contains("no/such/place: there is no such"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_state_folder_belongs_to_one_daemon() {
+    let folder = folder();
+    let (mut first, address) = start(folder.path()).await;
+    let second = daemon(folder.path(), &[]).output().unwrap();
+    let text = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(1), "{text}");
+    let state = folder.path().join("state").display().to_string();
+    assert!(text.contains(&format!("the state folder {state} belongs to another coordinator")), "{text}");
+
+    // The first one is not troubled, and what it leaves is free.
+    let mut user = User::of(&address).await;
+    let job = user.submit(&spec("succeed", 2, 10.0)).await;
+    assert_eq!(states(&user.end(&job).await).last(), Some(&JobState::Succeeded));
+    first.0.kill().unwrap();
+    first.0.wait().unwrap();
+    start(folder.path()).await;
+}
+
+#[tokio::test]
+async fn a_job_that_comes_while_the_server_ends_is_refused_and_not_remembered() {
+    let folder = folder();
+    let mut service = Service::start(folder.path(), 2).await;
+    // It obeys nothing: the server ends when the grace is over, seconds from now.
+    let job = service.submit(&spec("stubborn", 1, 8.0)).await;
+    service.at_work(&job).await;
+    let (mut user, ended) = service.stopping();
+    let stopping = |e: &Event| matches!(e.body, EventBody::State { state: JobState::Stopping, .. });
+    user.events(&job, 0, stopping).await;
+    let refused = user.try_submit(&spec("succeed", 1, 10.0)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    assert!(refused.message().contains("is ending and takes no more jobs"), "{refused}");
+    let listed = user.grpc.list(pb::ListRequest {}).await.unwrap().into_inner().jobs;
+    assert_eq!(listed.iter().map(|j| &j.id).collect::<Vec<_>>(), [&job]);
+    drop(user);
+    within("the end of the server", ended).await.unwrap().unwrap();
+    let mut service = Service::start(folder.path(), 2).await;
+    let listed = service.grpc.list(pb::ListRequest {}).await.unwrap().into_inner().jobs;
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    service.stop().await;
 }

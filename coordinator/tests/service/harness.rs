@@ -126,10 +126,16 @@ impl Service {
 
     /// Ends the coordinator and waits for it.
     pub(crate) async fn stop(self) {
-        let Self { stop, server, user, .. } = self;
+        let (user, server) = self.stopping();
         drop(user);
-        stop.send(()).unwrap();
         within("the end of the server", server).await.unwrap().unwrap();
+    }
+
+    /// Tells the coordinator to end; gives who may still ask it, and its end.
+    pub(crate) fn stopping(self) -> (User, JoinHandle<Result<(), ServeError>>) {
+        let Self { stop, server, user, .. } = self;
+        stop.send(()).unwrap();
+        (user, server)
     }
 }
 

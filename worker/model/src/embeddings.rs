@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use crate::config::EncoderConfig;
 use crate::dropout::Noise;
+use crate::family::Traits;
 use crate::init::Init;
 use crate::inputs::Inputs;
 use crate::stage::{Declaration, Stage};
@@ -82,7 +83,7 @@ pub(crate) fn lookup(table: &Tensor, ids: &Tensor, padding: Option<i64>) -> Tens
 /// Position embeddings, `[T, E]`, or `[B, T, E]` where padding has a position of its own.
 fn positions(stage: &Stage, config: &EncoderConfig, inputs: &Inputs) -> Tensor {
     let first = config.first_position();
-    if inputs.attention_bias.is_none() || !config.family.counts_from_padding() {
+    if inputs.attention_bias.is_none() || !config.family.is_roberta() {
         return stage[POSITION].narrow(0, first, inputs.width());
     }
     // fairseq gives every padding token the padding token's own number as its position.

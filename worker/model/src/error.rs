@@ -16,7 +16,7 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// A folder lacks a file that every model has.
-    #[error("{folder}: there is no {file}; a model folder holds config.json, model.safetensors and tokenizer.json", folder = folder.display())]
+    #[error("{folder}: there is no {file}; a model folder holds config.json, weights and a tokenizer's files", folder = folder.display())]
     NoFile {
         /// The folder.
         folder: PathBuf,
@@ -31,7 +31,10 @@ pub enum ModelError {
         /// What is wrong, with the field's name.
         message: String,
     },
-    /// A weights file is damaged.
+    /// Weights cannot be read or written.
+    #[error(transparent)]
+    Weights(#[from] squad_weights::WeightsError),
+    /// A file of whole numbers is damaged.
     #[error("{path}: not a whole safetensors file ({message}); fetch it again", path = path.display())]
     Damaged {
         /// The file.

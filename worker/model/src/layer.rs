@@ -5,6 +5,7 @@ use tch::Tensor;
 use crate::attention::attend;
 use crate::config::{Activation, EncoderConfig};
 use crate::dropout::Noise;
+use crate::family::Traits;
 use crate::init::Init;
 use crate::inputs::Inputs;
 use crate::network::Dropout;

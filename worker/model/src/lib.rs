@@ -10,7 +10,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`family`] | the architectures, and the names in their files |
+//! | `family` | what the architectures differ in, and the names in their files |
 //! | [`config`] | `config.json`, read strictly |
 //! | `embeddings`, `layer`, `attention` | what five families share |
 //! | `mobilebert` | what the sixth has of its own |
@@ -27,7 +27,7 @@ pub mod config;
 pub mod dropout;
 mod embeddings;
 pub mod error;
-pub mod family;
+mod family;
 pub mod heads;
 mod init;
 pub mod inputs;
@@ -41,9 +41,9 @@ pub mod stage;
 pub use config::{ConfigFile, EncoderConfig};
 pub use dropout::Noise;
 pub use error::ModelError;
-pub use family::Family;
 pub use heads::{HeadKind, Loss, LossForm, Scores};
 pub use inputs::{Inputs, Targets};
 pub use load::{LoadReport, load_network};
 pub use network::{Dropout, Network, count_parameters};
+pub use squad_weights::Family;
 pub use stage::{Param, Stage};

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
+use squad_weights::Tensors;
 use tch::Device;
 
 use crate::config::{ConfigFile, EncoderConfig};
 use crate::error::ModelError;
+use crate::family::Traits;
 use crate::heads::HeadKind;
 use crate::network::Network;
 
@@ -31,9 +33,6 @@ impl LoadReport {
     }
 }
 
-/// Tensors by name, as 32-bit floats.
-pub type Tensors = BTreeMap<String, (Vec<i64>, Vec<f32>)>;
-
 /// Whole-number tensors by name: shape and values.
 pub type Integers = BTreeMap<String, (Vec<i64>, Vec<i64>)>;
 
@@ -54,11 +53,7 @@ pub fn load_network(
     device: Device,
 ) -> Result<(Network, LoadReport), ModelError> {
     let ConfigFile { mut config, json, warnings } = EncoderConfig::read(folder)?;
-    let path = folder.join("model.safetensors");
-    if !path.is_file() {
-        return Err(ModelError::NoFile { folder: folder.into(), file: "model.safetensors" });
-    }
-    let tensors = read_safetensors(&path)?;
+    let (tensors, path) = squad_weights::read_folder(folder)?;
     if has_empty_segments(&config, &tensors) {
         config.type_vocab_size = 0;
     }
@@ -78,27 +73,10 @@ fn has_empty_segments(config: &EncoderConfig, tensors: &Tensors) -> bool {
     !config.family.has_segments() && found.is_none_or(|(_, values)| values.iter().all(|v| *v == 0.0))
 }
 
-/// Reads all tensors of a safetensors file, converted to 32-bit floats; tensors of whole numbers are left
-/// out.
-///
-/// # Errors
-/// When the file cannot be read or is not a whole safetensors file.
-pub fn read_safetensors(path: &Path) -> Result<Tensors, ModelError> {
-    let bytes = std::fs::read(path).map_err(ModelError::io(path))?;
-    let damaged = |message: String| ModelError::Damaged { path: path.into(), message };
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
-    let mut tensors = Tensors::new();
-    for (name, view) in file.iter() {
-        let Some(values) = floats(view.dtype(), view.data()) else { continue };
-        tensors.insert(name.to_owned(), (view.shape().iter().map(|n| *n as i64).collect(), values));
-    }
-    Ok(tensors)
-}
-
 /// Reads the 64-bit whole-number tensors of a safetensors file, such as token ids: shape and values.
 ///
 /// # Errors
-/// As [`read_safetensors`].
+/// When the file cannot be read or is not a whole safetensors file.
 pub fn read_integers(path: &Path) -> Result<Integers, ModelError> {
     let bytes = std::fs::read(path).map_err(ModelError::io(path))?;
     let damaged = |message: String| ModelError::Damaged { path: path.into(), message };
@@ -110,21 +88,6 @@ pub fn read_integers(path: &Path) -> Result<Integers, ModelError> {
             (name.to_owned(), (view.shape().iter().map(|n| *n as i64).collect(), values))
         })
         .collect())
-}
-
-/// Little-endian bytes of a floating-point type; `None` for other types.
-fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    fn read<const N: usize>(bytes: &[u8], one: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        let (whole, _) = bytes.as_chunks::<N>();
-        whole.iter().map(|b| one(*b)).collect()
-    }
-    Some(match dtype {
-        Dtype::F32 => read(bytes, f32::from_le_bytes),
-        Dtype::F64 => read(bytes, |b| f64::from_le_bytes(b) as f32),
-        Dtype::F16 => read(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
-        Dtype::BF16 => read(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
-        _ => return None,
-    })
 }
 
 /// Writes `tensors` into the network's stages. See [`load_network`] for the rules.

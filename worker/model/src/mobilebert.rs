@@ -7,6 +7,7 @@ use crate::attention::{attend, split_heads};
 use crate::config::{Bottleneck, EncoderConfig};
 use crate::dropout::Noise;
 use crate::embeddings::lookup;
+use crate::family::Traits;
 use crate::init::Init;
 use crate::inputs::Inputs;
 use crate::layer::activate;

@@ -86,6 +86,11 @@ impl Network {
         &self.config_json
     }
 
+    /// The same, to note what a saved model has to say.
+    pub fn config_json_mut(&mut self) -> &mut Map<String, Value> {
+        &mut self.config_json
+    }
+
     /// Which head it has.
     pub fn head(&self) -> HeadKind {
         self.head

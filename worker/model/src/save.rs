@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, TensorView};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use squad_weights::{Existing, Tensors};
 
 use crate::error::ModelError;
 use crate::heads::HeadKind;
-use crate::load::Tensors;
 use crate::network::Network;
 
 /// All weights by Hugging Face name: shape and values, in the order of names.
@@ -44,7 +43,7 @@ pub fn weights_sha256(network: &Network) -> String {
     hex::encode(hash.finalize())
 }
 
-/// Writes `model.safetensors` with these contents; the caller makes the write atomic and durable.
+/// Writes all weights to `path` as safetensors, whole and durable or not at all.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -52,27 +51,14 @@ pub fn write_weights(network: &Network, path: &Path) -> Result<(), ModelError> {
     write_tensors(&named_weights(network), path)
 }
 
-/// Writes a safetensors file with these 32-bit tensors; the caller makes the write atomic and durable.
+/// Writes these tensors; see [`write_weights`].
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write_tensors(tensors: &Tensors, path: &Path) -> Result<(), ModelError> {
-    let weights: Vec<(&str, Vec<usize>, Vec<u8>)> = tensors
-        .iter()
-        .map(|(name, (shape, values))| {
-            (name.as_str(), shape.iter().map(|n| *n as usize).collect(), bytes(values))
-        })
-        .collect();
-    let damaged =
-        |e: safetensors::SafeTensorError| ModelError::Damaged { path: path.into(), message: e.to_string() };
-    let views = weights
-        .iter()
-        .map(|(name, shape, data)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), data)?)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(damaged)?;
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    let file = safetensors::serialize(views, Some(metadata)).map_err(damaged)?;
-    std::fs::write(path, file).map_err(ModelError::io(path))
+    let views =
+        tensors.iter().map(|(name, (shape, values))| (name.as_str(), shape.as_slice(), values.as_slice()));
+    Ok(squad_weights::write_safetensors(path, views, Existing::Replace)?)
 }
 
 /// `config.json` of the network: the encoder's own, with the head's architecture named.
@@ -81,22 +67,34 @@ pub fn config_json(network: &Network) -> Value {
     // Where the encoder came from says nothing about the model that is saved.
     fields.remove("_name_or_path");
     fields.insert("dtype".into(), json!("float32"));
+    let mut own = Map::new();
+    if single_separator(&fields) {
+        own.insert("separators".into(), json!("single"));
+    }
     match network.head() {
         HeadKind::Span => {
-            fields.insert("architectures".into(), json!([network.config().family.architecture()]));
-            fields.remove("squadron");
+            let class = format!("{}ForQuestionAnswering", network.config().family.class());
+            fields.insert("architectures".into(), json!([class]));
         }
         HeadKind::Conditional { units } => {
             fields.insert("architectures".into(), json!(["SquadronForConditionalQuestionAnswering"]));
-            fields.insert("squadron".into(), json!({"head": "conditional", "units": units}));
+            own.insert("head".into(), json!("conditional"));
+            own.insert("units".into(), json!(units));
         }
+    }
+    fields.remove(OWN);
+    if !own.is_empty() {
+        fields.insert(OWN.into(), Value::Object(own));
     }
     Value::Object(fields)
 }
 
+/// Where `config.json` keeps what only this program knows.
+const OWN: &str = "squadron";
+
 /// The head that a saved model's `config.json` names, `None` for an encoder without one.
-pub fn head_of(config: &serde_json::Map<String, Value>) -> Option<HeadKind> {
-    if let Some(own) = config.get("squadron") {
+pub fn head_of(config: &Map<String, Value>) -> Option<HeadKind> {
+    if let Some(own) = config.get(OWN).filter(|own| own["head"] == "conditional") {
         return Some(HeadKind::Conditional {
             units: own.get("units").and_then(Value::as_i64).unwrap_or(768),
         });
@@ -106,6 +104,20 @@ pub fn head_of(config: &serde_json::Map<String, Value>) -> Option<HeadKind> {
         .iter()
         .any(|n| n.as_str().is_some_and(|n| n.ends_with("ForQuestionAnswering")))
         .then_some(HeadKind::Span)
+}
+
+/// Whether a saved model's `config.json` says that it was trained with one separator between question and context
+/// where its family has two.
+pub fn single_separator(config: &Map<String, Value>) -> bool {
+    config.get(OWN).is_some_and(|own| own["separators"] == "single")
+}
+
+/// Makes [`single_separator`] true of the saved network's `config.json`.
+pub fn note_single_separator(config: &mut Map<String, Value>) {
+    let own = config.entry(OWN).or_insert_with(|| json!({}));
+    if let Some(own) = own.as_object_mut() {
+        own.insert("separators".into(), json!("single"));
+    }
 }
 
 fn bytes(values: &[f32]) -> Vec<u8> {

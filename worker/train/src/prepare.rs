@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use squad_data::{Dataset, FeatureSettings, Features, Purpose, Sampler, Tokenizer};
+use squad_data::{Dataset, FeatureSettings, Features, PairLayout, Purpose, Sampler, Tokenizer};
 use squad_model::heads::HeadKind;
-use squad_model::{Network, load_network, save};
-use squad_proto::spec::{Head, JobSpec};
+use squad_model::{EncoderConfig, Network, load_network, save};
+use squad_proto::spec::{Head, JobSpec, Separators};
 use squad_proto::task::Checkpoint;
 use squad_proto::{Phase, Task};
 use tch::Device;
@@ -53,11 +53,24 @@ pub struct DevSet {
 }
 
 /// The head that a spec asks for.
-pub fn head_kind(spec: &JobSpec) -> HeadKind {
+fn head_kind(spec: &JobSpec) -> HeadKind {
     match spec.head {
         Head::Conditional => HeadKind::CONDITIONAL,
         Head::Span => HeadKind::Span,
     }
+}
+
+/// The head that a spec asks for, in the width that the folder's has if it is of that kind.
+///
+/// # Errors
+/// When the folder's `config.json` cannot be used.
+pub fn head_in(spec: &JobSpec, folder: &Path) -> Result<HeadKind, TrainError> {
+    let wanted = head_kind(spec);
+    let found = save::head_of(&EncoderConfig::read(folder)?.json);
+    Ok(match (wanted, found) {
+        (HeadKind::Conditional { .. }, Some(found @ HeadKind::Conditional { .. })) => found,
+        _ => wanted,
+    })
 }
 
 /// Loads data, tokenizer and weights, and builds the features.
@@ -80,8 +93,12 @@ pub fn prepare(
     };
     let tokenizer = Tokenizer::from_folder(model_folder)?;
     report.tick(Phase::Prepare, 1, STAGES);
-    let network = load(spec, task, &weights_folder, report)?;
+    let mut network = load(spec, task, &weights_folder, report)?;
     fits(spec, &network, &tokenizer)?;
+    let settings = settings(spec, &tokenizer);
+    if settings.layout != tokenizer.layout() {
+        save::note_single_separator(network.config_json_mut());
+    }
     report.tick(Phase::Prepare, 2, STAGES);
 
     let mut hash = Sha256::new();
@@ -93,7 +110,7 @@ pub fn prepare(
         if dataset.warnings.len() > 5 {
             report.note(format!("{path}: {} more warnings", dataset.warnings.len() - 5));
         }
-        let features = Features::build(&dataset, &tokenizer, &settings(spec), purpose)?;
+        let features = Features::build(&dataset, &tokenizer, &settings, purpose)?;
         let counts = features.counts();
         report.note(format!(
             "{path}: {} questions, {} kept, {} mismatched, {} unreliable, {} windows, {} without an answer",
@@ -153,7 +170,7 @@ fn checkpoints_of(spec: &JobSpec, task: &Task) -> Result<Vec<PathBuf>, TrainErro
 }
 
 fn load(spec: &JobSpec, task: &Task, folder: &Path, report: &dyn Report) -> Result<Network, TrainError> {
-    let (network, loaded) = load_network(folder, head_kind(spec), spec.train.seed, Device::Cpu)?;
+    let (network, loaded) = load_network(folder, head_in(spec, folder)?, spec.train.seed, Device::Cpu)?;
     if !loaded.head_loaded() && matches!(task, Task::Evaluate { .. }) {
         let has = save::head_of(network.config_json())
             .map_or("no question-answering head".into(), |h| format!("{h:?}"));
@@ -212,7 +229,7 @@ fn fits(spec: &JobSpec, network: &Network, tokenizer: &Tokenizer) -> Result<(), 
     Ok(())
 }
 
-fn settings(spec: &JobSpec) -> FeatureSettings {
+fn settings(spec: &JobSpec, tokenizer: &Tokenizer) -> FeatureSettings {
     FeatureSettings {
         max_seq_length: spec.data.max_seq_length as usize,
         doc_stride: spec.data.doc_stride as usize,
@@ -220,6 +237,10 @@ fn settings(spec: &JobSpec) -> FeatureSettings {
         window: match spec.data.window {
             squad_proto::spec::Window::Step => squad_data::Window::Step,
             squad_proto::spec::Window::Overlap => squad_data::Window::Overlap,
+        },
+        layout: match spec.data.separators {
+            Separators::Auto => tokenizer.layout(),
+            Separators::Single => PairLayout::Single,
         },
     }
 }

@@ -12,7 +12,7 @@ use crate::checkpoint::write_json;
 use crate::error::TrainError;
 use crate::evaluate::{self, Evaluation, gather};
 use crate::output;
-use crate::prepare::{DevSet, Prepared, head_kind};
+use crate::prepare::{DevSet, Prepared, head_in};
 use crate::report::{Report, StopSignal};
 use crate::trainer::{TrainSummary, Trained, train};
 
@@ -137,8 +137,8 @@ impl Session<'_> {
         let mut best: Option<(f64, PathBuf, Evaluation, String)> = None;
         for (turn, folder) in prepared.checkpoints.iter().enumerate() {
             if turn > 0 {
-                let (network, _) =
-                    load_network(folder, head_kind(self.spec), self.spec.train.seed, Device::Cpu)?;
+                let head = head_in(self.spec, folder)?;
+                let (network, _) = load_network(folder, head, self.spec.train.seed, Device::Cpu)?;
                 prepared.network = network;
             }
             let label = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();

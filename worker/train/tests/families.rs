@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 
-use squad_model::load::read_safetensors;
 use squad_model::{Family, HeadKind, load_network, save};
 use squad_train::verify::{Tolerance, verify};
 use tch::Device;
@@ -66,7 +65,7 @@ fn saving_gives_the_same_names_and_values_back() {
         let folder = golden().join(format!("{}-2", family.model_type()));
         let (network, report) = load_network(&folder, HeadKind::Span, 0, Device::Cpu).unwrap();
         assert!(report.unexpected.is_empty() && report.missing.is_empty(), "{family:?}: {report:?}");
-        let theirs = read_safetensors(&folder.join("model.safetensors")).unwrap();
+        let theirs = squad_weights::read(&folder.join("model.safetensors")).unwrap();
         assert_eq!(save::named_weights(&network), theirs, "{family:?}");
         let written = save::config_json(&network);
         let original: serde_json::Value =
@@ -80,7 +79,7 @@ fn an_empty_segment_table_is_left_out_and_written_again() {
     let folder = golden().join("roberta-1");
     let emptied = tempfile::tempdir().unwrap();
     std::fs::copy(folder.join("config.json"), emptied.path().join("config.json")).unwrap();
-    let mut tensors = read_safetensors(&folder.join("model.safetensors")).unwrap();
+    let mut tensors = squad_weights::read(&folder.join("model.safetensors")).unwrap();
     let name = "roberta.embeddings.token_type_embeddings.weight";
     tensors.get_mut(name).unwrap().1.fill(0.0);
     save::write_tensors(&tensors, &emptied.path().join("model.safetensors")).unwrap();

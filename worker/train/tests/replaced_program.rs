@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use squad_model::heads::conditional;
-use squad_model::load::Tensors;
 use squad_model::network::Dropout;
 use squad_model::{HeadKind, Inputs, LossForm, Network, Scores, Targets};
 use squad_proto::spec::Train;
@@ -16,6 +15,7 @@ use squad_train::adamw::{AdamW, Moments, sum_of_squares};
 use squad_train::backward::{MicroBatch, Recipe, walk};
 use squad_train::bucket::Bucket;
 use squad_train::schedule::Schedule;
+use squad_weights::Tensors;
 use support::{absolute, by_name, differences, floats, integers, relative, values, weights};
 use tch::{Device, Kind, Tensor};
 

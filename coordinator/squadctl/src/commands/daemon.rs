@@ -1,6 +1,5 @@
 //! Commands that ask a daemon.
 
-use anyhow::Context;
 use serde_json::json;
 use squad_proto::pb;
 use tokio_stream::StreamExt;
@@ -22,8 +21,7 @@ pub(super) async fn submit(
 ) -> anyhow::Result<Verdict> {
     let file = JobFile::read(&arguments)?;
     let client = Client::connect(&server.server).await?;
-    let spec = serde_json::to_string(&file.value).context("cannot write the spec as JSON")?;
-    let job = client.submit(spec, file.task(), arguments.processes.unwrap_or(0)).await?;
+    let job = client.submit(file.submission()?, file.task(), arguments.processes.unwrap_or(0)).await?;
     if !wait {
         output.answer(&json!({"id": job}), || job.clone())?;
         return Ok(Verdict::Done);

@@ -5,13 +5,15 @@ mod evaluate;
 mod models;
 mod offline;
 mod predict;
+mod recipes;
 mod run;
+mod worker;
 
 use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::cli::{Command, DataCommand, ModelsCommand};
+use crate::cli::{Command, DataCommand};
 use crate::fault::Verdict;
 use crate::output::Output;
 
@@ -32,7 +34,8 @@ pub(crate) fn perform(command: Command, output: &Output) -> anyhow::Result<Verdi
         Command::Evaluate(files) => evaluate::evaluate(&files, output),
         Command::Data { command: DataCommand::Baseline { data } } => evaluate::baseline(&data, output),
         Command::Predict(question) => predict::predict(&question, output),
-        Command::Models { command: ModelsCommand::Fetch(arguments) } => models::fetch(&arguments, output),
+        Command::Models { command } => models::perform(&command, output),
+        Command::Recipes { command } => recipes::perform(&command, output),
         Command::Schema => offline::schema(output),
         Command::Completions { shell } => offline::completions(shell, output),
     }

@@ -1,54 +1,32 @@
 //! One question to a fine-tuned model.
-//!
-//! squadctl stays free of libtorch, so a worker process answers.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::ffi::OsString;
 
-use anyhow::Context;
-
+use super::worker;
 use crate::cli::PredictArgs;
 use crate::fault::{BadUsage, Verdict};
 use crate::output::Output;
 
-/// Runs `squad-worker predict`; its stdout, stderr and exit code are passed on.
+/// Runs `squad-worker predict`.
 pub(super) fn predict(question: &PredictArgs, output: Output) -> anyhow::Result<Verdict> {
-    if !question.model.is_dir() {
-        let text = format!(
-            "--model {}: there is no such folder; a finished run has one in its output folder, model/",
-            question.model.display()
-        );
-        return Err(BadUsage(text).into());
-    }
+    worker::folder("--model", &question.model, "a finished run has one in its output folder, model/")?;
     if let Some(file) = question.context_file.as_ref().filter(|file| !file.is_file()) {
         return Err(BadUsage(format!("--context-file {}: there is no such file", file.display())).into());
     }
-    let program = squad_coordinator::find_worker_program()?;
-    let mut command = Command::new(&program);
-    command.arg("predict").arg("--model").arg(&question.model);
+    let mut arguments: Vec<OsString> = vec!["predict".into(), "--model".into(), (&question.model).into()];
     // With `=`, so that a text that begins with a hyphen is no flag.
-    command.arg(format!("--question={}", question.question));
+    arguments.push(format!("--question={}", question.question).into());
     if let Some(context) = &question.context {
-        command.arg(format!("--context={context}"));
+        arguments.push(format!("--context={context}").into());
     }
     if let Some(file) = &question.context_file {
-        command.arg("--context-file").arg(file);
+        arguments.extend(["--context-file".into(), file.into()]);
     }
     if let Some(count) = question.n_best {
-        command.arg("--n-best").arg(count.to_string());
+        arguments.extend(["--n-best".into(), count.to_string().into()]);
     }
     if let Some(probability) = question.null_threshold {
-        command.arg("--null-threshold").arg(probability.to_string());
+        arguments.extend(["--null-threshold".into(), probability.to_string().into()]);
     }
-    if output.is_json() {
-        command.args(["--output", "json"]);
-    }
-    if std::env::var_os("SQUAD_LOG").is_none() {
-        // Only the answer is of interest, not how the worker comes to it.
-        command.env("SQUAD_LOG", "error");
-    }
-    let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
-    // As a shell has it: 128 and the signal's number for a process that was killed.
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    Ok(Verdict::Passed(u8::try_from(code).unwrap_or(1)))
+    worker::pass_on(&arguments, output)
 }

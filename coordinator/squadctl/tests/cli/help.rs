@@ -16,6 +16,7 @@ const COMMANDS: &[&str] = &[
     "schema",
     "completions",
     "models",
+    "recipes",
 ];
 
 #[test]
@@ -92,7 +93,9 @@ fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let script = squadctl(&["completions", shell]);
         assert_eq!(script.code, 0);
-        assert!(script.stdout.contains("explain") && script.stdout.contains("eval-only"), "{shell}");
+        for word in ["explain", "eval-only", "electra-small-squad2"] {
+            assert!(script.stdout.contains(word), "{shell}: {word}");
+        }
     }
     assert_eq!(squadctl(&["completions", "tcsh-ish"]).code, 2);
 }

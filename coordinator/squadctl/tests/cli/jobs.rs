@@ -149,6 +149,9 @@ fn a_submitted_spec_arrives_as_it_was_meant() {
         (refused.code, refused.stderr.as_str()),
         (2, "error: the spec is not to the daemon's taste\n")
     );
+    let late = submit(&["--eval-only", "--set", "name=too-late"]);
+    let sentence = format!("error: the daemon at {} refused: the coordinator is ending\n", daemon.url);
+    assert_eq!((late.code, late.stderr), (1, sentence), "no connection broke, so nothing is said of one");
 }
 
 #[test]

@@ -5,6 +5,8 @@ mod daemon;
 mod evaluate;
 mod help;
 mod jobs;
+mod models;
+mod recipes;
 mod run;
 mod scripted;
 mod specs;

@@ -20,7 +20,7 @@ fn job() -> TempDir {
 }
 
 /// squadctl with a shell script as the worker.
-fn with_worker(folder: &TempDir, worker: &str, arguments: &[&str]) -> Command {
+pub(crate) fn with_worker(folder: &TempDir, worker: &str, arguments: &[&str]) -> Command {
     let path = folder.path().join("worker");
     fs::write(&path, format!("#!/bin/sh\n{worker}\n")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();

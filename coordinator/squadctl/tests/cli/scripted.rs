@@ -123,6 +123,9 @@ impl Jobs for Script {
         if request.spec_json.contains("refuse-me") {
             return Err(Status::invalid_argument("the spec is not to the daemon's taste"));
         }
+        if request.spec_json.contains("too-late") {
+            return Err(Status::unavailable("the coordinator is ending"));
+        }
         *self.submitted.lock().unwrap() = Some(request);
         Ok(Response::new(pb::SubmitReply { job: "good-1a".into() }))
     }

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
+use squad_weights::Family;
 
 use crate::error::ModelError;
-use crate::family::Family;
+use crate::family::Traits;
 use fields::Fields;
 
 mod fields;
@@ -132,7 +133,7 @@ impl EncoderConfig {
             hidden_dropout: fields.number("hidden_dropout_prob", None)?,
             attention_dropout: fields.number("attention_probs_dropout_prob", None)?,
             initializer_range: fields.number("initializer_range", Some(0.02))?,
-            pad_token_id: fields.pad(i64::from(family.counts_from_padding()), vocab_size)?,
+            pad_token_id: fields.pad(i64::from(family.is_roberta()), vocab_size)?,
             bottleneck: (family == Family::MobileBert).then(|| bottleneck(fields)).transpose()?,
         };
         config.check(fields)?;
@@ -154,7 +155,7 @@ impl EncoderConfig {
         if self.family.has_segments() && self.type_vocab_size < 2 {
             return Err("type_vocab_size is 1; question and context need two segments".into());
         }
-        if self.family.counts_from_padding() && self.pad_token_id.is_none() {
+        if self.family.is_roberta() && self.pad_token_id.is_none() {
             return Err("pad_token_id is null; positions of this family are counted from it".into());
         }
         if self.max_tokens() < 1 {
@@ -178,7 +179,7 @@ impl EncoderConfig {
 
     /// The position of the first token.
     pub fn first_position(&self) -> i64 {
-        if self.family.counts_from_padding() { self.pad_token_id.unwrap_or(0) + 1 } else { 0 }
+        if self.family.is_roberta() { self.pad_token_id.unwrap_or(0) + 1 } else { 0 }
     }
 
     /// Longest sequence, in tokens.

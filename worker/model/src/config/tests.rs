@@ -1,7 +1,7 @@
 use serde_json::{Map, Value, json};
+use squad_weights::Family;
 
 use super::{EncoderConfig, mend};
-use crate::family::Family;
 
 fn fields(model_type: &str) -> Map<String, Value> {
     let Value::Object(mut fields) = json!({

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use squad_model::load::Tensors;
 use squad_model::{Network, Stage};
+use squad_weights::Tensors;
 
 /// Whole-number tensors of a safetensors file.
 pub(crate) fn integers(path: &Path) -> squad_model::load::Integers {
@@ -14,7 +14,7 @@ pub(crate) fn integers(path: &Path) -> squad_model::load::Integers {
 
 /// Floating-point tensors of a safetensors file.
 pub(crate) fn floats(path: &Path) -> Tensors {
-    squad_model::load::read_safetensors(path).unwrap()
+    squad_weights::read(path).unwrap()
 }
 
 /// Largest absolute difference over the largest magnitude of `theirs`.

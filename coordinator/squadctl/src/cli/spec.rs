@@ -1,0 +1,77 @@
+//! The job of `run` and `submit`: a spec's file, or a recipe.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Arg, Args, Subcommand};
+use squad_proto::recipes::{self, Recipe};
+
+/// A job spec and how it is to be run.
+#[derive(Debug, Args)]
+pub(crate) struct SpecArgs {
+    /// The job spec, YAML or JSON (its fields: squadctl schema).
+    #[arg(value_name = "SPEC", required_unless_present = "recipe", conflicts_with = "recipe")]
+    pub(crate) spec: Option<PathBuf>,
+    /// A recipe in place of SPEC (their names: squadctl recipes list); relative paths start at the current folder.
+    #[arg(long, value_name = "NAME", value_parser = RecipeParser, hide_possible_values = true)]
+    pub(crate) recipe: Option<&'static Recipe>,
+    /// Worker processes that share the work; -np works too [default: resources.workers of the spec].
+    #[arg(short = 'n', long = "np", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) processes: Option<u32>,
+    /// Change a field of the spec, as in train.epochs=1; may be repeated.
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Train nothing: evaluate checkpoints of the output folder.
+    #[arg(long)]
+    pub(crate) eval_only: bool,
+    /// What --eval-only evaluates: latest, all, or a checkpoint or model folder [default: latest].
+    #[arg(long, value_name = "latest|all|PATH", requires = "eval_only")]
+    pub(crate) checkpoint: Option<String>,
+}
+
+/// The commands about recipes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecipesCommand {
+    /// List the recipes, with their settings and the figures that were published for them
+    #[command(after_help = "\
+Examples:
+  squadctl recipes list
+  squadctl recipes list --output json | jq -r '.[].name'")]
+    List,
+    /// Print a recipe as a job spec, with a comment about where it comes from
+    #[command(after_help = "\
+Examples:
+  squadctl recipes show albert-base-squad2 > job.yaml
+  squadctl recipes show albert-base-squad2 --output json | jq .spec.train")]
+    Show {
+        /// Its name.
+        #[arg(value_name = "NAME", value_parser = RecipeParser, hide_possible_values = true)]
+        recipe: &'static Recipe,
+    },
+}
+
+/// Reads a recipe's name. Shells complete it, and a slip is answered with the nearest name.
+#[derive(Clone)]
+struct RecipeParser;
+
+impl TypedValueParser for RecipeParser {
+    type Value = &'static Recipe;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Self::Value, clap::Error> {
+        let name = StringValueParser::new().parse_ref(command, argument, value)?;
+        recipes::find(&name).map_err(|unknown| {
+            clap::Error::raw(ErrorKind::InvalidValue, format!("{unknown}\n")).with_cmd(command)
+        })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(recipes::ALL.iter().map(|recipe| PossibleValue::new(recipe.name))))
+    }
+}
