@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use squad_data::batch::collate;
 use squad_data::{
-    AnswerSettings, Dataset, FeatureSettings, Features, PairLayout, Purpose, Tokenizer, Window,
+    AnswerSettings, Dataset, FeatureSettings, Features, PairLayout, Prediction, Purpose, Tokenizer, Window,
 };
 use squad_model::{ConfigFile, EncoderConfig, HeadKind, load_network, save};
 use squad_train::evaluate::WindowScores;
@@ -60,6 +61,7 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<ExitCode> {
     };
     anyhow::ensure!(!context.trim().is_empty(), "the context is empty");
     anyhow::ensure!(!args.question.trim().is_empty(), "the question is empty");
+    let begun = Instant::now();
     let ConfigFile { config, json, .. } = EncoderConfig::read(&args.model)?;
     let head = save::head_of(&json).with_context(|| {
         format!(
@@ -70,9 +72,13 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<ExitCode> {
     let (network, loaded) = load_network(&args.model, head, 0, Device::Cpu)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let tokenizer = Tokenizer::from_folder(&args.model)?;
+    let loaded_s = begun.elapsed().as_secs_f64();
+    let begun = Instant::now();
+    let longest = (config.max_tokens() as usize).min(384);
     let settings = FeatureSettings {
-        max_seq_length: (config.max_tokens() as usize).min(384),
-        doc_stride: 128,
+        max_seq_length: longest,
+        // A third of 384; models with few positions need less.
+        doc_stride: longest / 3,
         max_query_length: 64,
         window: Window::Overlap,
         layout: if save::single_separator(&json) { PairLayout::Single } else { tokenizer.layout() },
@@ -85,7 +91,8 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<ExitCode> {
         scores.score(&network, &batch, (5, 5));
     }
     let chosen = AnswerSettings {
-        n_best: args.n_best.max(1),
+        // As in training; fewer are printed.
+        n_best: args.n_best.max(20),
         max_answer_length: 30,
         null_threshold: args.null_threshold,
     };
@@ -94,28 +101,39 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<ExitCode> {
         .into_iter()
         .next()
         .context("no window could be made of the context")?;
-    print(args, &prediction)?;
+    let seconds = serde_json::json!({"load": loaded_s, "answer": begun.elapsed().as_secs_f64()});
+    print(args, &prediction, &seconds)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(args: &PredictArgs, prediction: &squad_data::Prediction) -> anyhow::Result<()> {
+fn print(args: &PredictArgs, prediction: &Prediction, seconds: &serde_json::Value) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
+    let listed = &prediction.n_best[..args.n_best.clamp(1, prediction.n_best.len())];
     match args.output {
         Output::Json => {
+            // None where the model abstains: then no candidate need have its text, which is empty.
+            let chosen = prediction.n_best.iter().find(|c| c.text == prediction.text && !c.text.is_empty());
             let document = serde_json::json!({
                 "question": args.question,
                 "answer": prediction.text,
-                "null_odds": prediction.null_odds,
-                "n_best": prediction.n_best,
+                "start": chosen.map(|c| c.start),
+                "end": chosen.map(|c| c.end),
+                "score": chosen.map(|c| c.score),
+                "probability": chosen.map(|c| c.probability),
+                "no_answer_probability": prediction.null_odds,
+                "n_best": listed,
+                "seconds": seconds,
             });
             writeln!(out, "{document}")?;
         }
         Output::Text => {
             let answer = if prediction.text.is_empty() { "(no answer)" } else { &prediction.text };
             writeln!(out, "{answer}")?;
-            for candidate in &prediction.n_best {
-                writeln!(out, "  {:.3}  {}", candidate.probability, candidate.text)?;
+            for candidate in listed {
+                let span = format!("{}..{}", candidate.start, candidate.end);
+                writeln!(out, "  {:.3}  {span:>11}  {}", candidate.probability, candidate.text)?;
             }
+            writeln!(out, "  {:.3}  probability of no answer", prediction.null_odds)?;
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Every command, flag and example.
 
+mod data;
 mod models;
 mod spec;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use data::{DataCommand, PrepareArgs, Release, StatsArgs};
 pub(crate) use models::{ConvertArgs, FetchArgs, ModelsCommand, VerifyArgs};
 pub(crate) use spec::{RecipesCommand, SpecArgs};
 
@@ -203,13 +205,17 @@ Examples:
         #[command(subcommand)]
         command: RecipesCommand,
     },
-    /// Look at question files
+    /// Bring SQuAD's question files, and look at question files
     #[command(
         arg_required_else_help = true,
-        after_help = "Examples:\n  squadctl data baseline --data squad/dev-v1.1.json"
+        after_help = "\
+Examples:
+  squadctl data prepare --version 2.0 --dir squad
+  squadctl data stats --data squad/train-v2.0.json
+  squadctl data baseline --data squad/dev-v1.1.json"
     )]
     Data {
-        /// What to look at.
+        /// What to do with question files.
         #[command(subcommand)]
         command: DataCommand,
     },
@@ -262,18 +268,6 @@ pub(crate) struct EvaluateArgs {
     /// Questions with a higher probability count as unanswered.
     #[arg(long, value_name = "T", default_value_t = 1.0, requires = "na_prob")]
     pub(crate) na_prob_thresh: f64,
-}
-
-/// Looking at question files.
-#[derive(Debug, Subcommand)]
-pub(crate) enum DataCommand {
-    /// Print the best F1 of any rule that never reads the question: what a model must beat
-    #[command(after_help = "Examples:\n  squadctl data baseline --data squad/dev-v1.1.json --output json")]
-    Baseline {
-        /// Questions and answers in SQuAD's JSON format, version 1.1 or 2.0.
-        #[arg(long, value_name = "FILE")]
-        data: PathBuf,
-    },
 }
 
 /// A question to a model.

@@ -56,6 +56,12 @@ pub struct Candidate {
     pub text: String,
     /// Softmax of the candidates' scores within the list.
     pub probability: f64,
+    /// What it was ranked by: the span head's sum of both logits, the conditional head's log-probability.
+    pub score: f64,
+    /// Where the text starts in the context, in code points; 0 for "no answer".
+    pub start: usize,
+    /// Where it ends, exclusive.
+    pub end: usize,
 }
 
 /// A candidate before ranking; the code points `start..end` of the context.
@@ -172,7 +178,14 @@ impl<'a> Asked<'a> {
         let weights: Vec<f64> = best.iter().map(|(c, _)| (c.score - top).exp()).collect();
         let sum: f64 = weights.iter().sum();
         let listed = best.iter().zip(weights);
-        listed.map(|((_, text), w)| Candidate { text: (*text).to_owned(), probability: w / sum }).collect()
+        let candidate = |((scored, text), weight): (&(Scored, &str), f64)| Candidate {
+            text: (*text).to_owned(),
+            probability: weight / sum,
+            score: scored.score,
+            start: scored.start,
+            end: scored.end,
+        };
+        listed.map(candidate).collect()
     }
 
     /// The prediction, with the text left empty where the model abstains.

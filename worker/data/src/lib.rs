@@ -9,7 +9,7 @@
 //! 4. [`sampler`] orders an epoch, and [`batch`] pads the chosen features;
 //! 5. [`answers`] turns the model's scores into texts;
 //! 6. [`score`] is the official metric, and [`baseline`] the best constant rule
-//!    to hold a model against.
+//!    to hold a model against; [`stats`] counts and measures a file.
 //!
 //! Every text position in this crate is counted in **Unicode code points**, as
 //! SQuAD's `answer_start` is; bytes appear only inside functions ([`text`]).
@@ -28,6 +28,7 @@ pub mod normalise;
 pub mod sampler;
 pub mod score;
 pub mod squad;
+pub mod stats;
 pub mod text;
 pub mod tokenizer;
 pub mod windows;

@@ -79,6 +79,11 @@ pub enum WarningKind {
         /// The offset taken instead.
         to: usize,
     },
+    /// The answer is nowhere in its context; only [`survey`] tolerates that.
+    AnswerNowhere {
+        /// The file's offset in code points.
+        from: usize,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -98,6 +103,12 @@ impl fmt::Display for Warning {
                 write!(
                     f,
                     "question {id}: the answer is not at answer_start {from}; its nearest occurrence, {to}, is used"
+                )
+            }
+            WarningKind::AnswerNowhere { from } => {
+                write!(
+                    f,
+                    "question {id}: the answer is neither at answer_start {from} nor elsewhere in its context"
                 )
             }
         }
@@ -158,8 +169,22 @@ pub fn read(path: &Path) -> Result<Dataset, DataError> {
 /// # Errors
 /// As [`read`], except that no file is opened.
 pub fn parse(file: &Path, bytes: &[u8]) -> Result<Dataset, DataError> {
+    parse_as(file, bytes, false)
+}
+
+/// Parses a question file's content to look at it, not to train on it: an answer that
+/// is nowhere in its context is a warning and stays, at its offset.
+///
+/// # Errors
+/// As [`parse`], without [`DataError::AnswerMismatch`].
+pub fn survey(file: &Path, bytes: &[u8]) -> Result<Dataset, DataError> {
+    parse_as(file, bytes, true)
+}
+
+fn parse_as(file: &Path, bytes: &[u8], tolerant: bool) -> Result<Dataset, DataError> {
     let raw: RawFile = serde_json::from_slice(bytes).map_err(|e| DataError::json(file, &e))?;
-    let mut reader = Reader { file, ids: HashSet::new(), questions: Vec::new(), warnings: Vec::new() };
+    let mut reader =
+        Reader { file, tolerant, ids: HashSet::new(), questions: Vec::new(), warnings: Vec::new() };
     let articles = reader.need(raw.data, "data", || "the document".to_owned())?;
     for (a, article) in articles.into_iter().enumerate() {
         let title = article.title.unwrap_or_default();
@@ -209,6 +234,8 @@ struct RawAnswer {
 
 struct Reader<'a> {
     file: &'a Path,
+    /// Whether answers that are nowhere are warnings.
+    tolerant: bool,
     ids: HashSet<String>,
     questions: Vec<Question>,
     warnings: Vec<Warning>,
@@ -292,6 +319,10 @@ impl Reader<'_> {
             Some(to) => {
                 self.warn(id, WarningKind::AnswerMoved { from: start, to });
                 Ok(Answer { text, start: to })
+            }
+            None if self.tolerant => {
+                self.warn(id, WarningKind::AnswerNowhere { from: start });
+                Ok(Answer { text, start })
             }
             None => Err(DataError::AnswerMismatch {
                 file: self.file.to_path_buf(),

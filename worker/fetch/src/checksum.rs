@@ -1,17 +1,27 @@
-//! SHA-256 of files.
+//! Checksums of files: SHA-256, and SHA-1 where a publisher tells nothing better.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::FetchError;
 
 /// SHA-256 of the file at `path`, in lower-case hexadecimal digits.
 pub fn sha256_of(path: &Path) -> Result<String, FetchError> {
+    digits_of::<Sha256>(path)
+}
+
+/// SHA-1 of the file at `path`, in lower-case hexadecimal digits. It tells damage and mix-ups, not forgeries.
+pub(crate) fn sha1_of(path: &Path) -> Result<String, FetchError> {
+    digits_of::<Sha1>(path)
+}
+
+fn digits_of<D: Digest>(path: &Path) -> Result<String, FetchError> {
     let mut file = File::open(path).map_err(FetchError::file("open", path))?;
-    let mut hasher = Sha256::new();
+    let mut hasher = D::new();
     let mut block = vec![0; 1 << 20];
     loop {
         let read = file.read(&mut block).map_err(FetchError::file("read", path))?;
@@ -44,6 +54,8 @@ mod tests {
         std::fs::write(&path, "abc").unwrap();
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sha256_of(&path).unwrap(), expected);
+        // The example of FIPS 180-4.
+        assert_eq!(sha1_of(&path).unwrap(), "a9993e364706816aba3e25717850c26c9cd0d89d");
         assert_eq!(parse(&expected.to_uppercase()).unwrap(), expected);
         assert!(parse("ba78").is_err() && parse(&"g".repeat(64)).is_err());
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ureq::Agent;
 
 use crate::FetchError;
-use crate::checksum::{self, sha256_of};
+use crate::checksum::{self, sha1_of, sha256_of};
 use crate::hosts::Token;
 use crate::http::{self, Answer};
 use crate::lock::{self, beside};
@@ -32,6 +32,8 @@ pub struct Download<'a> {
     pub token: Option<&'a Token>,
     /// Expected SHA-256; without it, the one that the server tells is checked.
     pub sha256: Option<&'a str>,
+    /// Expected SHA-1, for files of which the publisher tells nothing better.
+    pub sha1: Option<&'a str>,
     /// Expected size; without it, the one that the server tells is checked.
     pub size: Option<u64>,
     /// Replaces a file at the target about which nothing is known. One that has the expected checksum (or
@@ -109,9 +111,17 @@ fn is_good(wanted: &Download<'_>, sha256: Option<&str>) -> Result<bool, FetchErr
     match (sha256, wanted.size) {
         (_, Some(size)) if meta.len() != size => Ok(false),
         (Some(expected), _) => Ok(sha256_of(wanted.target)? == expected),
+        (None, _) if wanted.sha1.is_some() => Ok(wrong_sha1(wanted, wanted.target)?.is_none()),
         (None, Some(_)) => Ok(true),
         (None, None) => Ok(!wanted.refresh),
     }
+}
+
+/// The expected and the found SHA-1 of `path`, where one is expected and another found.
+fn wrong_sha1(wanted: &Download<'_>, path: &Path) -> Result<Option<(String, String)>, FetchError> {
+    let Some(expected) = wanted.sha1 else { return Ok(None) };
+    let found = sha1_of(path)?;
+    Ok((!expected.eq_ignore_ascii_case(&found)).then(|| (expected.to_owned(), found)))
 }
 
 fn length(path: &Path) -> u64 {
@@ -228,7 +238,7 @@ impl Job<'_> {
 
     /// Whether the body surely belongs to the file whose beginning is in the part file.
     fn continues(&self, answer: &Answer, have: u64) -> bool {
-        let verifiable = self.sha256.is_some() || answer.sha256.is_some();
+        let verifiable = self.sha256.is_some() || self.wanted.sha1.is_some() || answer.sha256.is_some();
         let same = !self.inherited && self.tag.is_some() && self.tag == answer.etag;
         answer.start == have && (verifiable || same)
     }
@@ -288,7 +298,7 @@ impl Job<'_> {
         let wrong = match (&self.sha256, self.size) {
             (Some(expected), _) if *expected != found => Some(("SHA-256", expected.clone(), found.clone())),
             (_, Some(size)) if bytes != size => Some(("size", size.to_string(), bytes.to_string())),
-            _ => None,
+            _ => wrong_sha1(self.wanted, &self.part)?.map(|(expected, found)| ("SHA-1", expected, found)),
         };
         let Some((what, expected, got)) = wrong else { return Ok(found) };
         self.discard()?;

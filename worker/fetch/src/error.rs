@@ -76,6 +76,32 @@ pub enum FetchError {
         found: String,
     },
 
+    /// An official question file cannot be had from where it was looked for.
+    #[error(
+        "cannot fetch {url} into {}: {reason}; run it again to go on from there, name another place by --mirror, or \
+         put the file there", target.display()
+    )]
+    Questions {
+        /// The address asked for.
+        url: String,
+        /// Where the file would have gone.
+        target: PathBuf,
+        /// What failed.
+        reason: String,
+    },
+
+    /// A file that bears an official file's name is another one.
+    #[error(
+        "{} is not the official file ({difference}) and was left as it is; move it away, or replace it by --force",
+        path.display()
+    )]
+    NotOfficial {
+        /// The file.
+        path: PathBuf,
+        /// What differs: size or checksum, found and expected.
+        difference: String,
+    },
+
     /// Another process holds the lock and makes no headway.
     #[error(
         "another process has been fetching {} for {seconds} s without headway; end it (it holds {}) and try again",

@@ -7,6 +7,9 @@ use crate::folders::Folders;
 /// The public model hub, used unless `HF_ENDPOINT` names a mirror.
 pub const MODEL_HUB: &str = "https://huggingface.co";
 
+/// The folder of SQuAD's official files, with a slash between it and a file's name.
+pub const SQUAD: &str = "https://rajpurkar.github.io/SQuAD-explorer/dataset";
+
 /// Names a mirror of the model hub.
 pub const ENDPOINT_VARIABLE: &str = "HF_ENDPOINT";
 /// Holds the access token for private and gated repositories.

@@ -11,6 +11,7 @@
 //! | `layout` | what a model's folder holds: forms of weights, files of tokenizers |
 //! | `repository`, `record` | a repository into a folder, and what the folder says about itself |
 //! | `resolve`, `folders` | a job's `model` to a folder; the folders that the environment names |
+//! | `squad` | the official question files |
 //! | `options`, `error` | how to fetch, and what can go wrong |
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,7 @@ mod options;
 mod record;
 mod repository;
 mod resolve;
+pub mod squad;
 pub mod zoo;
 
 pub use checksum::sha256_of;

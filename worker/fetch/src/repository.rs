@@ -185,6 +185,7 @@ impl Fetch<'_> {
             target: &self.dir.join(name),
             token: hub.token.as_ref(),
             sha256,
+            sha1: None,
             size: None,
             refresh: self.replaced.is_some() && !self.record.files.contains_key(name),
         };

@@ -50,7 +50,8 @@ pub struct Answered {
 
 impl From<Prediction> for Answered {
     fn from(prediction: Prediction) -> Self {
-        let n_best = prediction.n_best.into_iter().map(|Candidate { text, probability }| (text, probability));
+        let n_best =
+            prediction.n_best.into_iter().map(|Candidate { text, probability, .. }| (text, probability));
         Self {
             id: prediction.id,
             text: prediction.text,

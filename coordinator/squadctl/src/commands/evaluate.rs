@@ -43,7 +43,7 @@ pub(super) fn baseline(data: &Path, output: Output) -> anyhow::Result<Verdict> {
 }
 
 /// A file that is not there is a slip in the arguments; one with the wrong content is a failed check.
-fn fault(error: DataError) -> anyhow::Error {
+pub(super) fn fault(error: DataError) -> anyhow::Error {
     match error {
         DataError::Read { .. } => BadUsage(error.to_string()).into(),
         _ => anyhow!(error),
@@ -56,7 +56,7 @@ fn strangers<'a>(dataset: &Dataset, ids: impl Iterator<Item = &'a String>) -> Ve
     ids.filter(|id| !known.contains(id.as_str())).cloned().collect()
 }
 
-fn name(items: &[String], what: &str, output: Output) {
+pub(super) fn name(items: &[String], what: &str, output: Output) {
     for item in items.iter().take(NAMED) {
         output.talk(&format!("{what}{item}"));
     }

@@ -1,19 +1,21 @@
 //! What each command does.
 
 mod daemon;
+mod data;
 mod evaluate;
 mod models;
 mod offline;
 mod predict;
 mod recipes;
 mod run;
+mod teller;
 mod worker;
 
 use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::cli::{Command, DataCommand};
+use crate::cli::Command;
 use crate::fault::Verdict;
 use crate::output::Output;
 
@@ -32,7 +34,7 @@ pub(crate) fn perform(command: Command, output: &Output) -> anyhow::Result<Verdi
         Command::Cancel { job, wait } => with_runtime(daemon::cancel(job, wait, output)),
         Command::Explain { code } => offline::explain(&code, output),
         Command::Evaluate(files) => evaluate::evaluate(&files, output),
-        Command::Data { command: DataCommand::Baseline { data } } => evaluate::baseline(&data, output),
+        Command::Data { command } => data::perform(&command, output),
         Command::Predict(question) => predict::predict(&question, output),
         Command::Models { command } => models::perform(&command, output),
         Command::Recipes { command } => recipes::perform(&command, output),

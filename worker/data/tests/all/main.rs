@@ -15,6 +15,7 @@ mod reader;
 mod sampler;
 mod score;
 mod shared_data;
+mod stats;
 mod tokenizer;
 mod tokenizer_files;
 mod tokenizer_golden;

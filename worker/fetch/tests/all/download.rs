@@ -35,7 +35,7 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
 }
 
 fn wanted<'a>(url: &'a str, target: &'a Path, sha256: Option<&'a str>) -> Download<'a> {
-    Download { url, target, token: None, sha256, size: None, refresh: false }
+    Download { url, target, token: None, sha256, sha1: None, size: None, refresh: false }
 }
 
 fn get(url: &str, target: &Path, sha256: Option<&str>) -> Result<Outcome, FetchError> {

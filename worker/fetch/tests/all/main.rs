@@ -6,3 +6,4 @@ mod layouts;
 mod repository;
 mod resolve;
 mod server;
+mod squad;
