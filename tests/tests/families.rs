@@ -74,6 +74,15 @@ fn one_separator_makes_other_windows_and_is_remembered() {
     assert_ne!(job.losses("out"), two);
     assert_eq!(job.json("out/model/config.json")["squadron"]["separators"], "single");
     ask(&job);
+    // Going on from that model, `auto` means what it was trained with.
+    spec["model"] = job.path("out/model").to_string_lossy().into();
+    for (separators, out) in [("auto", "second"), ("single", "third")] {
+        spec["data"]["separators"] = separators.into();
+        spec["output_dir"] = out.into();
+        job.write_spec(&spec);
+        job.squadctl(&["run", "job.yaml"]).success();
+    }
+    assert_eq!(job.losses("second"), job.losses("third"));
 }
 
 #[test]

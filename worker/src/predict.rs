@@ -70,6 +70,12 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<ExitCode> {
         )
     })?;
     let (network, loaded) = load_network(&args.model, head, 0, Device::Cpu)?;
+    anyhow::ensure!(
+        loaded.head_loaded(),
+        "{}: config.json names a question-answering head, but the weights hold none; name the model folder of a \
+         finished run",
+        args.model.display()
+    );
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let tokenizer = Tokenizer::from_folder(&args.model)?;
     let loaded_s = begun.elapsed().as_secs_f64();

@@ -20,8 +20,6 @@ pub struct LoadReport {
     pub missing: Vec<String>,
     /// Tensors of the file that the network has no use for, such as a pooler's.
     pub unexpected: Vec<String>,
-    /// Parameters found under an old name (`gamma` for `weight`, `beta` for `bias`).
-    pub aliased: Vec<String>,
     /// What somebody should know: fields of `config.json` that were mended.
     pub warnings: Vec<String>,
 }
@@ -68,9 +66,13 @@ pub fn load_network(
 /// replaced program has no such table, so it is left out of training, and written as zeros again.
 fn has_empty_segments(config: &EncoderConfig, tensors: &Tensors) -> bool {
     let name = "embeddings.token_type_embeddings.weight";
+    let own = config.family.prefix();
     let found =
-        [config.family.prefix(), ""].iter().find_map(|prefix| tensors.get(&format!("{prefix}{name}")));
-    !config.family.has_segments() && found.is_none_or(|(_, values)| values.iter().all(|v| *v == 0.0))
+        std::iter::once(&own).chain(PREFIXES).find_map(|prefix| tensors.get(&format!("{prefix}{name}")));
+    let empty = |(shape, values): &(Vec<i64>, Vec<f32>)| {
+        shape.first() == Some(&1) && values.iter().all(|v| *v == 0.0)
+    };
+    !config.family.has_segments() && found.is_none_or(empty)
 }
 
 /// Reads the 64-bit whole-number tensors of a safetensors file, such as token ids: shape and values.
@@ -104,7 +106,7 @@ pub fn assign(network: &mut Network, mut tensors: Tensors, seed: u64) -> Result<
         let mut values = stage.to_vec();
         for param in stage.params() {
             for (name, shape, span) in param.parts() {
-                let Some((found, data)) = take(&mut tensors, own, name, &mut report) else {
+                let Some((found, data)) = take(&mut tensors, own, name) else {
                     report.missing.push(name.to_owned());
                     continue;
                 };
@@ -143,12 +145,7 @@ fn plural(count: usize) -> String {
 }
 
 /// Takes a tensor out under its family's prefix or another, or under its old name.
-fn take(
-    tensors: &mut Tensors,
-    own: &str,
-    name: &str,
-    report: &mut LoadReport,
-) -> Option<(Vec<i64>, Vec<f32>)> {
+fn take(tensors: &mut Tensors, own: &str, name: &str) -> Option<(Vec<i64>, Vec<f32>)> {
     let old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
     for prefix in std::iter::once(&own).chain(PREFIXES) {
         if let Some(found) = tensors.remove(&format!("{prefix}{name}")) {
@@ -157,7 +154,6 @@ fn take(
         if old != name
             && let Some(found) = tensors.remove(&format!("{prefix}{old}"))
         {
-            report.aliased.push(name.to_owned());
             return Some(found);
         }
     }

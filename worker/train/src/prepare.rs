@@ -95,7 +95,7 @@ pub fn prepare(
     report.tick(Phase::Prepare, 1, STAGES);
     let mut network = load(spec, task, &weights_folder, report)?;
     fits(spec, &network, &tokenizer)?;
-    let settings = settings(spec, &tokenizer);
+    let settings = settings(spec, &network, &tokenizer);
     if settings.layout != tokenizer.layout() {
         save::note_single_separator(network.config_json_mut());
     }
@@ -229,7 +229,7 @@ fn fits(spec: &JobSpec, network: &Network, tokenizer: &Tokenizer) -> Result<(), 
     Ok(())
 }
 
-fn settings(spec: &JobSpec, tokenizer: &Tokenizer) -> FeatureSettings {
+fn settings(spec: &JobSpec, network: &Network, tokenizer: &Tokenizer) -> FeatureSettings {
     FeatureSettings {
         max_seq_length: spec.data.max_seq_length as usize,
         doc_stride: spec.data.doc_stride as usize,
@@ -239,6 +239,8 @@ fn settings(spec: &JobSpec, tokenizer: &Tokenizer) -> FeatureSettings {
             squad_proto::spec::Window::Overlap => squad_data::Window::Overlap,
         },
         layout: match spec.data.separators {
+            // What the weights were trained with comes before what is usual in the family.
+            Separators::Auto if save::single_separator(network.config_json()) => PairLayout::Single,
             Separators::Auto => tokenizer.layout(),
             Separators::Single => PairLayout::Single,
         },

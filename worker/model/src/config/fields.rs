@@ -92,6 +92,16 @@ const PASSIVE: &[&str] = &[
     "_name_or_path",
     "_attn_implementation_autoset",
     "_num_labels",
+    "cls_token_id",
+    "eos_token_ids",
+    "is_composition",
+    "layers_to_keep",
+    "mask_token_id",
+    "summary_proj_to_labels",
+    "unk_token_id",
+    "use_return_dict",
+    "vocab_size_or_config_json_file",
+    "xla_device",
 ];
 
 /// Fields that every family has.

@@ -133,16 +133,25 @@ fn count(tensors: &Tensors, layer: &str) -> i64 {
     numbers.len() as i64
 }
 
-/// Says in `config.json` which head the weights have.
+/// Says in `config.json` which head the weights have, and that a head beside RoBERTa learned with one separator
+/// between question and context, which is all that the replaced program knew.
 fn name_head(fields: &mut Map<String, Value>, family: Family, head: Head) {
     let class = family.class();
+    let mut own = Map::new();
+    if head != Head::None && family.is_roberta() {
+        own.insert("separators".into(), json!("single"));
+    }
     let architecture = match head {
         Head::None => format!("{class}Model"),
         Head::Span => format!("{class}ForQuestionAnswering"),
         Head::Conditional { units } => {
-            fields.insert("squadron".into(), json!({"head": "conditional", "units": units}));
+            own.insert("head".into(), json!("conditional"));
+            own.insert("units".into(), json!(units));
             "SquadronForConditionalQuestionAnswering".into()
         }
     };
     fields.insert("architectures".into(), json!([architecture]));
+    if !own.is_empty() {
+        fields.insert("squadron".into(), Value::Object(own));
+    }
 }
