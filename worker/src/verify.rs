@@ -47,13 +47,13 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
 fn text(found: &Verification) -> String {
     let mut text = String::new();
     for tensor in &found.tensors {
-        let mark = if tensor.difference <= tensor.tolerance { "  " } else { "! " };
+        let mark = if tensor.within() { "  " } else { "! " };
         let kind = if tensor.absolute { " absolute" } else { "" };
         text += &format!("{mark}{:9.2e}{kind}  {}\n", tensor.difference, tensor.name);
     }
     let worst = |gradients: bool| {
         let group = found.tensors.iter().filter(|t| t.name.contains('.') == gradients);
-        group.map(|t| t.difference).fold(0.0, f64::max)
+        group.map(|t| t.difference).max_by(f64::total_cmp).unwrap_or(0.0)
     };
     text + &format!(
         "{}: {} parameters, {} tensors; largest difference {:.1e} of values, {:.1e} of gradients: {}\n",

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use squad_model::load::read_integers;
 use squad_model::network::Dropout;
-use squad_model::{HeadKind, Inputs, LossForm, ModelError, Network, Scores, Stage, Targets, load_network};
+use squad_model::{
+    EncoderConfig, HeadKind, Inputs, LossForm, ModelError, Network, Scores, Stage, Targets, load_network,
+};
 use tch::{Device, Kind, Tensor};
 
 use crate::backward::{MicroBatch, Recipe, walk};
@@ -52,8 +54,8 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    fn within(&self) -> bool {
-        // False for NaN.
+    /// Whether the difference is allowed; NaN never is.
+    pub fn within(&self) -> bool {
         self.difference <= self.tolerance
     }
 }
@@ -80,7 +82,7 @@ pub fn verify(model: &Path, reference: &Path, tolerance: Tolerance) -> Result<Ve
     if !loaded.head_loaded() {
         return Err(TrainError::Unfit(format!("{}: there is no span head to verify", model.display())));
     }
-    let batch = batch(&reference.join("inputs.safetensors"))?;
+    let batch = batch(&reference.join("inputs.safetensors"), network.config())?;
     let (outputs, gradients) = compute(&network, &batch)?;
     let (path, theirs) = read(reference, "outputs")?;
     let padding = padding(&batch.inputs)?;
@@ -98,7 +100,7 @@ pub fn verify(model: &Path, reference: &Path, tolerance: Tolerance) -> Result<Ve
 }
 
 /// The reference's inputs as a micro-batch.
-fn batch(path: &Path) -> Result<MicroBatch, TrainError> {
+fn batch(path: &Path, config: &EncoderConfig) -> Result<MicroBatch, TrainError> {
     let all = read_integers(path)?;
     let get = |name: &str| match all.get(name) {
         Some((shape, values)) => Ok((shape.as_slice(), values.as_slice())),
@@ -122,6 +124,13 @@ fn batch(path: &Path) -> Result<MicroBatch, TrainError> {
     let lengths: Vec<i64> = mask.chunks(width as usize).map(|row| row.iter().sum()).collect();
     if starts.iter().chain(ends).any(|at| !(0..width).contains(at)) {
         return Err(unfit(path, "a start or end position is outside the sequence"));
+    }
+    let beyond = |values: &[i64], rows: i64| values.iter().any(|id| !(0..rows).contains(id));
+    if beyond(ids, config.vocab_size)
+        || beyond(types, config.type_vocab_size.max(1))
+        || width > config.max_tokens()
+    {
+        return Err(unfit(path, "holds tokens, segments or positions that the model does not have"));
     }
     Ok(MicroBatch {
         inputs: Inputs::new(&lengths, ids, types, &vec![true; cells], Device::Cpu),
