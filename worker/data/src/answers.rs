@@ -147,8 +147,9 @@ impl<'a> Asked<'a> {
         if !valid {
             return None;
         }
-        let offsets = self.features.offsets(self.question);
-        let token = |position: usize| offsets[position - window.context_offset + window.chunk_start];
+        let token = |position: usize| {
+            self.features.offset(self.question, position - window.context_offset + window.chunk_start)
+        };
         let (start, end) = (token(start).0 as usize, token(end).1 as usize);
         // A token of dropped characters covers nothing: an empty text would read as "no answer".
         (start < end).then_some(Scored { score, start, end })

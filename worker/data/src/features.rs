@@ -1,21 +1,19 @@
 //! Questions as token sequences: `[CLS] question [SEP] window of the context [SEP]`,
 //! or with two separators between ([`PairLayout`]).
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use rayon::prelude::*;
-use sha2::{Digest, Sha256};
-
 use crate::gold::Offset;
 use crate::squad::Dataset;
-use crate::tokenizer::Encoded;
-use crate::{DataError, PairLayout, Tokenizer};
+use crate::{DataError, Tokenizer};
 
+mod build;
+mod cache;
+mod columns;
 mod cut;
+mod file;
 mod settings;
 
-use cut::{Cut, Cutter};
+pub use cache::{FeatureCache, Opened, Origin};
+use columns::Columns;
 pub use settings::{FeatureSettings, Purpose};
 
 /// What building saw.
@@ -35,30 +33,16 @@ pub struct FeatureCounts {
     pub impossible_chunks: usize,
 }
 
-/// All features of a data set: one arena of ids, columns for the rest.
+/// All features of a data set, as [`columns`] of numbers.
 #[derive(Debug)]
 pub struct Features {
-    ids: Vec<i32>,
-    /// Where every feature starts in `ids`, then the end.
+    columns: Columns,
+    /// Where every feature starts in the column of ids, then the end.
     starts: Vec<usize>,
-    rows: Vec<Row>,
-    /// Token offsets of every distinct context, and which one a question uses.
-    contexts: Vec<Vec<Offset>>,
-    context_of: Vec<u32>,
+    /// Where every context starts in the column of offsets, then the end.
+    context_starts: Vec<usize>,
     counts: FeatureCounts,
     digest: [u8; 32],
-}
-
-/// One window's numbers; 32 bits suffice since `validate`d sequences and data sets are far smaller.
-#[derive(Debug, Clone, Copy)]
-struct Row {
-    question: u32,
-    context_offset: u32,
-    chunk_start: u32,
-    chunk_length: u32,
-    start: u32,
-    end: u32,
-    is_impossible: bool,
 }
 
 /// One window of one question.
@@ -98,75 +82,26 @@ impl Features {
         settings: &FeatureSettings,
         purpose: Purpose,
     ) -> Result<Self, DataError> {
-        settings.validate()?;
-        let (texts, context_of) = distinct_contexts(dataset);
-        let contexts: Vec<Encoded> = in_order(texts.par_iter().map(|text| tokenizer.encode(text)))?;
-        let cutter = Cutter { tokenizer, settings, purpose };
-        let cut = in_order(
-            dataset
-                .questions
-                .par_iter()
-                .zip(&context_of)
-                .map(|(question, context)| cutter.question(question, &contexts[*context as usize])),
-        )?;
-        let mut features = Self {
-            ids: Vec::new(),
-            starts: vec![0],
-            rows: Vec::new(),
-            contexts: Vec::new(),
-            context_of,
-            counts: FeatureCounts { questions: dataset.questions.len(), ..FeatureCounts::default() },
-            digest: [0; 32],
-        };
-        let joints = Joints::new(tokenizer, settings.layout);
-        for (index, cut) in cut.iter().enumerate() {
-            features.append(index, cut, &contexts, &joints);
-        }
-        features.contexts = contexts.into_iter().map(|c| c.offsets).collect();
-        features.digest = features.hash();
-        Ok(features)
+        build::build(dataset, tokenizer, settings, purpose)
     }
 
-    fn append(&mut self, question: usize, cut: &Cut, contexts: &[Encoded], joints: &Joints) {
-        self.counts.mismatched += usize::from(cut.mismatched);
-        self.counts.unreliable += usize::from(cut.unreliable);
-        self.counts.kept += usize::from(!cut.windows.is_empty());
-        let context = &contexts[self.context_of[question] as usize].ids;
-        for window in &cut.windows {
-            let span = window.span;
-            self.ids.push(joints.first);
-            self.ids.extend_from_slice(&cut.query);
-            self.ids.extend_from_slice(&joints.between);
-            self.ids.extend_from_slice(&context[span.start..span.start + span.length]);
-            self.ids.push(joints.last);
-            self.starts.push(self.ids.len());
-            let context_offset = 1 + cut.query.len() + joints.between.len();
-            // From a position in the context to one in the sequence.
-            let place = |token: usize| small(token - span.start + context_offset);
-            self.rows.push(Row {
-                question: small(question),
-                context_offset: small(context_offset),
-                chunk_start: small(span.start),
-                chunk_length: small(span.length),
-                start: window.gold.map_or(0, |(first, _)| place(first)),
-                end: window.gold.map_or(0, |(_, last)| place(last)),
-                is_impossible: window.is_impossible,
-            });
-            self.counts.chunks += 1;
-            self.counts.impossible_chunks += usize::from(window.is_impossible);
-        }
+    /// Features over columns that fit together.
+    fn over(columns: Columns, counts: FeatureCounts, digest: [u8; 32]) -> Self {
+        let starts = running(columns.rows.iter().map(|row| row.length));
+        let context_starts = running(columns.contexts.iter().copied());
+        Self { columns, starts, context_starts, counts, digest }
     }
 
     /// Number of features.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.columns.rows.len()
     }
 
     /// Whether there is no feature at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.columns.rows.is_empty()
     }
 
     /// Tokens of feature `index`, special ones included.
@@ -190,16 +125,16 @@ impl Features {
     /// Where `index` is not below [`len`](Self::len).
     #[must_use]
     pub fn get(&self, index: usize) -> Feature<'_> {
-        let row = &self.rows[index];
+        let row = self.columns.rows[index];
         Feature {
             question: row.question as usize,
-            input_ids: &self.ids[self.starts[index]..self.starts[index + 1]],
+            input_ids: &self.columns.ids[self.starts[index]..self.starts[index + 1]],
             context_offset: row.context_offset as usize,
             chunk_start: row.chunk_start as usize,
             chunk_length: row.chunk_length as usize,
             start: row.start as usize,
             end: row.end as usize,
-            is_impossible: row.is_impossible,
+            is_impossible: row.is_impossible != 0,
         }
     }
 
@@ -221,72 +156,33 @@ impl Features {
         self.digest
     }
 
-    /// Code-point offsets of a question's context tokens.
+    /// Number of tokens of a question's whole context.
     ///
     /// # Panics
     /// Where `question` is not below [`questions`](Self::questions).
     #[must_use]
-    pub fn offsets(&self, question: usize) -> &[Offset] {
-        &self.contexts[self.context_of[question] as usize]
+    pub fn context_tokens(&self, question: usize) -> usize {
+        self.columns.contexts[self.columns.questions[question] as usize] as usize
     }
 
-    fn hash(&self) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(b"squad-data features 1");
-        for (index, row) in self.rows.iter().enumerate() {
-            let feature = self.get(index);
-            let numbers =
-                [row.question, small(feature.input_ids.len()), row.context_offset, row.start, row.end];
-            for number in numbers {
-                hash.update(number.to_le_bytes());
-            }
-            hash.update([u8::from(row.is_impossible)]);
-            for id in feature.input_ids {
-                hash.update(id.to_le_bytes());
-            }
-        }
-        hash.finalize().into()
+    /// Where a token of a question's context stands in it, in code points.
+    ///
+    /// # Panics
+    /// Where `question` is not below [`questions`](Self::questions), or `token` is beyond the last context.
+    #[must_use]
+    pub fn offset(&self, question: usize, token: usize) -> Offset {
+        let [from, to] =
+            self.columns.offsets[self.context_starts[self.columns.questions[question] as usize] + token];
+        (from, to)
     }
 }
 
-/// The special tokens before, between and behind question and context.
-struct Joints {
-    first: i32,
-    between: Vec<i32>,
-    last: i32,
-}
-
-impl Joints {
-    fn new(tokenizer: &Tokenizer, layout: PairLayout) -> Self {
-        let between = vec![tokenizer.sep(); layout.separators()];
-        Self { first: tokenizer.cls(), between, last: tokenizer.sep() }
-    }
-}
-
-/// Positions, lengths and question numbers: bounded by the memory that holds their tokens.
-fn small(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-/// Parallel work whose first error, in order, is the one reported.
-fn in_order<T: Send>(
-    work: impl IndexedParallelIterator<Item = Result<T, DataError>>,
-) -> Result<Vec<T>, DataError> {
-    let mut results = Vec::new();
-    work.collect_into_vec(&mut results);
-    results.into_iter().collect()
-}
-
-/// Every distinct context once, and for each question which one is its own.
-fn distinct_contexts(dataset: &Dataset) -> (Vec<Arc<str>>, Vec<u32>) {
-    let mut known: HashMap<&str, u32> = HashMap::new();
-    let mut texts = Vec::new();
-    let of = dataset.questions.iter().map(|question| {
-        *known.entry(&question.context).or_insert_with(|| {
-            texts.push(Arc::clone(&question.context));
-            small(texts.len() - 1)
-        })
+/// Where things of these lengths start when one lies behind the other, then the end.
+fn running(lengths: impl Iterator<Item = u32>) -> Vec<usize> {
+    let mut at = 0;
+    let ends = lengths.map(|length| {
+        at += length as usize;
+        at
     });
-    let of = of.collect();
-    (texts, of)
+    std::iter::once(0).chain(ends).collect()
 }

@@ -14,8 +14,8 @@
 //! Every text position in this crate is counted in **Unicode code points**, as
 //! SQuAD's `answer_start` is; bytes appear only inside functions ([`text`]).
 //!
-//! This crate links no libtorch and opens no network connection.
-#![forbid(unsafe_code)]
+//! This crate links no libtorch and opens no network connection. Its only `unsafe` maps the file of features that
+//! the ranks of a host share.
 
 pub mod answers;
 pub mod baseline;
@@ -36,7 +36,9 @@ pub mod windows;
 pub use answers::{AnswerSettings, Candidate, ConditionalScores, Prediction, SpanScores};
 pub use batch::Batch;
 pub use error::DataError;
-pub use features::{Feature, FeatureCounts, FeatureSettings, Features, Purpose};
+pub use features::{
+    Feature, FeatureCache, FeatureCounts, FeatureSettings, Features, Opened, Origin, Purpose,
+};
 pub use layout::PairLayout;
 pub use sampler::{Cursor, Sampler, Step};
 pub use score::Metrics;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::DataError;
 use crate::text::{CodePoints, shortened};
@@ -143,6 +144,35 @@ impl Dataset {
             is_impossible: false,
         };
         Self { version: None, questions: vec![question], warnings: Vec::new() }
+    }
+
+    /// SHA-256 over everything that features are made of: contexts, questions and answers, in order.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        let number = |hash: &mut Sha256, number: usize| hash.update((number as u64).to_le_bytes());
+        // With its length before it, no text can be taken for two.
+        let text = |hash: &mut Sha256, text: &str| {
+            number(hash, text.len());
+            hash.update(text);
+        };
+        let mut last: Option<&Arc<str>> = None;
+        for question in &self.questions {
+            if last.is_some_and(|last| Arc::ptr_eq(last, &question.context)) {
+                number(&mut hash, usize::MAX);
+            } else {
+                text(&mut hash, &question.context);
+            }
+            last = Some(&question.context);
+            text(&mut hash, &question.text);
+            number(&mut hash, usize::from(question.is_impossible));
+            number(&mut hash, question.answers.len());
+            for answer in &question.answers {
+                text(&mut hash, &answer.text);
+                number(&mut hash, answer.start);
+            }
+        }
+        hash.finalize().into()
     }
 
     /// Whether any question lists no answer, as in version 2.0: only then does abstaining make sense.

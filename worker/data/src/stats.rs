@@ -288,7 +288,7 @@ fn tokens(
     let answers = questions.iter().flat_map(|question| &question.answers);
     let asked = count(questions.iter().map(|question| question.text.as_str()).collect())?;
     let answered = count(answers.map(|answer| answer.text.as_str()).collect())?;
-    let contexts = paragraphs.iter().map(|at| features.offsets(*at).len());
+    let contexts = paragraphs.iter().map(|at| features.context_tokens(*at));
     Ok(vec![
         Measure::of("contexts", "tokens", contexts),
         Measure::of("questions", "tokens", asked.into_iter()),

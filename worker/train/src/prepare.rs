@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use squad_data::{Dataset, FeatureSettings, Features, PairLayout, Purpose, Sampler, Tokenizer};
+use squad_data::{
+    Dataset, FeatureCache, FeatureSettings, Features, Opened, PairLayout, Purpose, Sampler, Tokenizer,
+};
 use squad_model::heads::HeadKind;
 use squad_model::{EncoderConfig, Network, load_network, save};
 use squad_proto::spec::{Head, JobSpec, Separators};
@@ -101,6 +103,11 @@ pub fn prepare(
     }
     report.tick(Phase::Prepare, 2, STAGES);
 
+    // While one rank cuts, the others of its host wait for it: all processors are its own, not only a rank's share.
+    let pool = rayon::ThreadPoolBuilder::new()
+        .build()
+        .map_err(|error| TrainError::Internal(format!("threads to cut features with: {error}")))?;
+    let cache = FeatureCache::from_env();
     let mut hash = Sha256::new();
     let mut build = |path: &str, purpose: Purpose| -> Result<(Dataset, Features), TrainError> {
         let dataset = squad_data::squad::read(Path::new(path))?;
@@ -110,10 +117,11 @@ pub fn prepare(
         if dataset.warnings.len() > 5 {
             report.note(format!("{path}: {} more warnings", dataset.warnings.len() - 5));
         }
-        let features = Features::build(&dataset, &tokenizer, &settings, purpose)?;
+        let Opened { features, origin } =
+            pool.install(|| Features::open_or_build(&dataset, &tokenizer, &settings, purpose, &cache))?;
         let counts = features.counts();
         report.note(format!(
-            "{path}: {} questions, {} kept, {} mismatched, {} unreliable, {} windows, {} without an answer",
+            "{path}: {} questions, {} kept, {} mismatched, {} unreliable, {} windows, {} without an answer; {origin}",
             counts.questions,
             counts.kept,
             counts.mismatched,

@@ -1,5 +1,6 @@
 //! Question files.
 
+mod featurize;
 mod plot;
 mod stats;
 
@@ -18,6 +19,7 @@ pub(super) fn perform(command: &DataCommand, output: Output) -> anyhow::Result<V
     match command {
         DataCommand::Prepare(arguments) => prepare(arguments, output),
         DataCommand::Stats(arguments) => stats::stats(arguments, output),
+        DataCommand::Featurize(arguments) => featurize::featurize(arguments, output),
         DataCommand::Baseline { data } => evaluate::baseline(data, output),
     }
 }

@@ -109,3 +109,75 @@ fn only_a_file_that_cannot_be_read_fails() {
         assert!(call.stderr.contains(words), "{}", call.stderr);
     }
 }
+
+/// A folder with a model's vocabulary and a file of many questions.
+fn to_cut() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("m")).unwrap();
+    fs::write(folder.path().join("m/vocab.txt"), "[PAD]\n[UNK]\n[CLS]\n[SEP]\nada\nin\nprogram\nwrote")
+        .unwrap();
+    let context = "Ada Lovelace wrote the first program in 1843. ".repeat(20);
+    let qas: Vec<Value> = (0..500)
+        .map(|i| {
+            json!({"id": i.to_string(), "question": "Who wrote it?",
+                        "answers": [{"text": "Ada", "answer_start": 0}]})
+        })
+        .collect();
+    let data = json!({"data": [{"title": "Ada", "paragraphs": [{"context": context, "qas": qas}]}]});
+    fs::write(folder.path().join("q.json"), data.to_string()).unwrap();
+    folder
+}
+
+const CUT: [&str; 10] =
+    ["data", "featurize", "--model", "m", "--data", "q.json", "--max-seq-length", "96", "--doc-stride", "32"];
+
+#[test]
+fn features_are_cut_once_and_found_by_whoever_asks_for_the_same() {
+    let folder = to_cut();
+    let call = |more: &[&str]| {
+        let mut command = program(&[&CUT[..], more].concat());
+        command.current_dir(folder.path()).env("SQUAD_FEATURE_CACHE", folder.path().join("cache"));
+        command.stdout(std::process::Stdio::piped());
+        command
+    };
+    let json = ["--output", "json"];
+    let together: Vec<_> = (0..4).map(|_| call(&json).spawn().unwrap()).collect();
+    let found: Vec<Value> = together
+        .into_iter()
+        .map(|child| serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap())
+        .collect();
+    assert_eq!(found.iter().filter(|report| report["cached"] == false).count(), 1, "{found:?}");
+    assert!(found.iter().all(|report| report["digest"] == found[0]["digest"]));
+    assert_eq!(found[0]["questions"], 500);
+    assert_eq!(found[0]["features"], 2000);
+
+    let anew: Value = serde_json::from_slice(
+        &call(&["--no-cache", "--threads", "1", "--output", "json"]).output().unwrap().stdout,
+    )
+    .unwrap();
+    assert_eq!((&anew["cached"], &anew["threads"]), (&json!(false), &json!(1)));
+    assert_eq!(anew["digest"], found[0]["digest"]);
+    assert!(anew["questions_per_second"].as_f64().unwrap() > 0.0);
+
+    let text = call(&[]).output().unwrap();
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(
+        text.starts_with("500 questions: 500 kept, 0 mismatched") && text.contains("from the cache"),
+        "{text}"
+    );
+}
+
+#[test]
+fn windows_that_cannot_be_cut_say_what_to_change() {
+    let folder = to_cut();
+    for (more, words) in [
+        (["4", "2"], "max_seq_length = 4 cannot be used"),
+        (["96", "0"], "doc_stride = 0 cannot be used"),
+        (["96", "91"], "lower doc_stride"),
+    ] {
+        let settings = ["--max-seq-length", more[0], "--doc-stride", more[1], "--no-cache"];
+        let call = squadctl_in(folder.path(), &[&CUT[..6], &settings].concat());
+        assert_eq!((call.code, call.stdout.as_str()), (1, ""), "{more:?}");
+        assert!(call.stderr.contains(words), "{}", call.stderr);
+    }
+}

@@ -37,6 +37,7 @@ pub struct Tokenizer {
     cls: i32,
     sep: i32,
     pad: i32,
+    digest: [u8; 32],
 }
 
 /// The tokens of one text.
@@ -87,7 +88,7 @@ impl Tokenizer {
         let cls = id("cls_token", &["[CLS]", "<s>"])?;
         let sep = id("sep_token", &["[SEP]", "</s>"])?;
         let pad = id("pad_token", &["[PAD]", "<pad>"])?;
-        Ok(Self { inner, layout, cls, sep, pad })
+        Ok(Self { inner, layout, cls, sep, pad, digest: folder.digest() })
     }
 
     /// How Hugging Face joins two texts for this tokenizer: as the pair template of
@@ -113,6 +114,12 @@ impl Tokenizer {
     #[must_use]
     pub fn pad(&self) -> i32 {
         self.pad
+    }
+
+    /// SHA-256 over the files that it was made from.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
     }
 
     /// Number of ids, added tokens included: the least size of the model's word embedding.

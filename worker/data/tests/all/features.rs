@@ -24,7 +24,8 @@ fn the_layout_is_question_then_context() {
     assert_eq!(f.input_ids, [2, 6, 15, 3, 10, 9, 10, 3]);
     assert_eq!((f.context_offset, f.start, f.end, f.is_impossible), (4, 5, 5, false));
     assert_eq!((features.len(), features.length(0), features.questions()), (1, 8, 1));
-    assert_eq!(features.offsets(0), [(0, 4), (5, 9), (10, 14)]);
+    assert_eq!([0, 1, 2].map(|token| features.offset(0, token)), [(0, 4), (5, 9), (10, 14)]);
+    assert_eq!(features.context_tokens(0), 3);
 }
 
 #[test]
@@ -201,10 +202,9 @@ proptest! {
         let layout = if double { PairLayout::Double } else { PairLayout::Single };
         let shape = FeatureSettings { layout, ..settings(max_seq_length, stride, window) };
         let features = build(&data, &shape, Purpose::Train);
-        let offsets = features.offsets(0);
         let tokens = tokenizer().ids(&context).unwrap();
 
-        let mut covered = vec![false; offsets.len()];
+        let mut covered = vec![false; features.context_tokens(0)];
         for i in 0..features.len() {
             let f = features.get(i);
             prop_assert!(f.input_ids.len() <= max_seq_length);
@@ -215,7 +215,7 @@ proptest! {
                 prop_assert_eq!((f.start, f.end), (0, 0));
                 continue;
             }
-            let place = |p: usize| offsets[p - f.context_offset + f.chunk_start];
+            let place = |p: usize| features.offset(0, p - f.context_offset + f.chunk_start);
             let found: String = context.chars().skip(place(f.start).0 as usize)
                 .take((place(f.end).1 - place(f.start).0) as usize).collect();
             // An accent at the end belongs to no token, for it is stripped; Hugging Face's rule then runs on.

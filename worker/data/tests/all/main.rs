@@ -8,6 +8,7 @@
 
 mod answers;
 mod batches;
+mod feature_cache;
 mod features;
 mod fixture;
 mod golden;
