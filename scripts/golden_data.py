@@ -5,7 +5,7 @@
 
 features.json   Hugging Face's windows and gold positions (hf_squad.featurise) with a small vocabulary
 answers.json    its answers from random logits (hf_squad.postprocess), versions 1.1 and 2.0
-metric.json     figures of the official metric (official_metric.evaluate) on random cases
+metric.json     figures of the official metric (official_metric.evaluate) and numpy's histograms, on random sets
 normalise.json  normalised texts (official_metric.normal), many of them not ASCII
 
 All sentences were written for this file. Needs numpy, tokenizers and transformers.
@@ -109,29 +109,49 @@ def answers(hf, tok, path):
 WORDS = ["the", "An", "a", "Cat's", "cats", "1990", "3.5", "Straße", "STRASSE", "ΟΔΟΣ", "é", "e\u0301", "漢字", "🍋", "U.S.", "İzmir", "–", "", "well-known", "\u3000x", "²", "the漢"]
 
 
-def cases(metric, rng, count):
+def histogram(na, ids):
+    """Counts of the plot of null odds: matplotlib's, which are numpy's."""
+    import numpy as np
+
+    return np.histogram([na[q] for q in ids if q in na], bins=20, range=(0.0, 1.0))[0].tolist()
+
+
+def expected(metric, case):
+    """The official figures. Ids with null odds that the data lack are left out: the curves' code stops at them, the rest passes them over."""
+    data = [{"paragraphs": [{"qas": [{"id": q, "answers": [{"text": t} for t in gold]} for q, gold in case["questions"].items()]}]}]
+    call = lambda na, curves: metric.evaluate(data, case["predictions"], na, case["threshold"], curves)
+    na = case["na_prob"]
+    if na is None:
+        return call(None, True)
+    out = call({q: p for q, p in na.items() if q in case["questions"]}, True)
+    assert {k: v for k, v in out.items() if not k.startswith("pr_")} == call(na, False)
+    return out
+
+
+def cases(metric, rng, count, most_questions):
+    """Random sets. Every fourth has no unanswerable question, as version 1.1 has; odds are often equal, some not between 0 and 1."""
     out = []
     phrase = lambda n: " ".join(rng.choice(WORDS) for _ in range(rng.randrange(n)))
     for k in range(count):
-        qas, preds, odds, context = [], {}, {}, ""
-        for i in range(rng.randrange(1, 9)):
+        case = {"questions": {}, "predictions": {}, "na_prob": {}}
+        for i in range(rng.randrange(1, most_questions + 1)):
             gold = [] if k % 4 and rng.random() < 0.4 else [phrase(5) for _ in range(rng.randrange(1, 4))]
-            answers = []
-            for text in gold:
-                context += " "
-                answers.append({"text": text, "answer_start": len(context)})
-                context += text
-            qas.append({"id": "c%d" % i, "question": "?", "answers": answers})
+            case["questions"]["c%d" % i] = gold
             if rng.random() < 0.93:
-                preds["c%d" % i] = "" if rng.random() < 0.2 else rng.choice(gold) if gold and rng.random() < 0.5 else phrase(5)
+                case["predictions"]["c%d" % i] = "" if rng.random() < 0.2 else rng.choice(gold) if gold and rng.random() < 0.5 else phrase(5)
             if rng.random() < 0.95:
-                odds["c%d" % i] = rng.choice([0.0, 1.0, 0.5, round(rng.random(), 3)])
-        shuffled = list(odds.items())
+                case["na_prob"]["c%d" % i] = rng.choice([0.0, -0.0, 1.0, 0.5, 0.35, -2.5, 7, round(rng.random(), 3)])
+        if rng.random() < 0.15:
+            case["predictions"]["x"], case["na_prob"]["x"] = phrase(5), rng.choice([0.0, 0.5, 1.0])
+        shuffled = list(case["na_prob"].items())
         rng.shuffle(shuffled)
-        case = {"data": [{"title": "t", "paragraphs": [{"context": context + " .", "qas": qas}]}], "predictions": preds}
-        case["na_prob"] = dict(shuffled) if rng.random() < 0.7 else None
+        case["na_prob"] = dict(shuffled) if rng.random() < 0.8 else None
         case["threshold"] = rng.choice([1.0, 0.5, 0.0])
-        case["expected"] = metric.evaluate(case["data"], preds, case["na_prob"], case["threshold"])
+        # Eleven decimals keep the file small; the comparison takes nine.
+        case["expected"] = {key: round(value, 11) for key, value in expected(metric, case).items()}
+        if case["na_prob"] is not None:
+            kinds = {"HasAns": lambda gold: gold, "NoAns": lambda gold: not gold}
+            case["histograms"] = {name: histogram(case["na_prob"], [q for q, gold in case["questions"].items() if kind(gold)]) for name, kind in kinds.items()}
         out.append(case)
     return out
 
@@ -151,7 +171,7 @@ def main():
     sys.path.insert(0, a.peers)
     import hf_squad, official_metric
 
-    data, rng = dataset(), random.Random(7)
+    data = dataset()
     vocab = list(dict.fromkeys(vocabulary(data)))
     tok = tokenizer(vocab)
 
@@ -165,8 +185,8 @@ def main():
         f.flush()
         write("features.json", {"vocabulary": vocab, "dataset": data, "runs": features(hf_squad, tok, data, f.name)})
         write("answers.json", answers(hf_squad, tok, f.name))
-    write("metric.json", cases(official_metric, rng, 60))
-    write("normalise.json", normalised(official_metric, rng))
+    write("metric.json", {"sets": cases(official_metric, random.Random(8), 40, 30), "tiny": cases(official_metric, random.Random(9), 400, 4)})
+    write("normalise.json", normalised(official_metric, random.Random(7)))
 
 
 if __name__ == "__main__":

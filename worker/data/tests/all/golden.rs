@@ -6,7 +6,6 @@ use std::path::Path;
 use serde_json::Value;
 use squad_data::answers::predict_span;
 use squad_data::normalise::normalise;
-use squad_data::score::evaluate_ordered;
 use squad_data::{AnswerSettings, Dataset, Features, Purpose, SpanScores, Tokenizer, Window, squad};
 
 use crate::fixture::{folder, golden, list, number, settings};
@@ -89,30 +88,6 @@ fn span_answers_are_hugging_faces() {
         }
     }
     assert!(abstained > 3, "the golden file lost its unanswered questions");
-}
-
-#[test]
-fn figures_are_the_official_metrics() {
-    let cases = golden("metric.json");
-    let cases = cases.as_array().unwrap();
-    assert!(cases.len() >= 60);
-    for case in cases {
-        let document = serde_json::json!({"data": case["data"]}).to_string();
-        let data = squad::parse(Path::new("golden"), document.as_bytes()).unwrap();
-        let predictions: BTreeMap<String, String> = list(&case["predictions"]);
-        let odds: Option<Vec<(String, f64)>> = case["na_prob"]
-            .as_object()
-            .map(|odds| odds.iter().map(|(id, p)| (id.clone(), p.as_f64().unwrap())).collect());
-        let threshold = case["threshold"].as_f64().unwrap();
-        let metrics = evaluate_ordered(&data, &predictions, odds.as_deref(), threshold);
-        let found = serde_json::to_value(&metrics).unwrap();
-        let (found, expected) = (found.as_object().unwrap(), case["expected"].as_object().unwrap());
-        assert_eq!(found.len(), expected.len(), "{found:?}\n{expected:?}");
-        for (key, value) in expected {
-            let (a, b) = (found[key].as_f64().unwrap(), value.as_f64().unwrap());
-            assert!((a - b).abs() < 1e-9, "{key}: {a} instead of {b}");
-        }
-    }
 }
 
 #[test]

@@ -15,6 +15,8 @@ mod golden;
 mod reader;
 mod sampler;
 mod score;
+mod score_golden;
+mod score_properties;
 mod shared_data;
 mod stats;
 mod tokenizer;

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use squad_data::score::{compare, evaluate, evaluate_ordered, read_na_prob, read_predictions, revised};
+use squad_data::score::{
+    Curve, Scores, compare, evaluate, evaluate_ordered, read_na_prob, read_predictions, revised,
+};
 use squad_data::{Dataset, Metrics};
 
 use crate::fixture::{dataset, document, paragraph};
@@ -121,4 +123,57 @@ fn prediction_files_are_read_or_refused_by_name() {
     assert!(error.contains("the null odds of question a must be a number"), "{error}");
     let error = read_na_prob(&dir.path().join("none.json")).unwrap_err().to_string();
     assert!(error.starts_with("cannot read "), "{error}");
+}
+
+#[test]
+fn curves_of_a_sheet_of_paper() {
+    let data = data();
+    let predictions = texts(&[("a", "the blue snow"), ("b", "fell down"), ("n", "x")]);
+    let scores = Scores::of(&data, &predictions);
+    let points = |curve: &Curve| -> Vec<(f64, f64)> {
+        curve.points.iter().map(|point| (point.recall, point.precision)).collect()
+    };
+    let order = |pairs: &[(&str, f64)]| -> Vec<(String, f64)> {
+        pairs.iter().map(|(id, p)| ((*id).to_owned(), *p)).collect()
+    };
+    // First a (right), then n (no answer to find), then b (half of its two words: F1 2/3).
+    let curves = scores.curves(&order(&[("b", 0.9), ("n", 0.5), ("a", 0.1)])).unwrap();
+    assert_eq!(points(&curves.exact), [(0.0, 1.0), (0.5, 1.0), (0.5, 0.5), (0.5, 1.0 / 3.0)]);
+    assert_eq!(points(&curves.oracle), [(0.0, 1.0), (0.5, 1.0), (0.5, 0.5), (1.0, 2.0 / 3.0)]);
+    assert!(close(curves.exact.ap, 50.0) && close(curves.oracle.ap, 100.0 * (0.5 + 0.5 * 2.0 / 3.0)));
+    assert!(close(curves.f1.ap, 100.0 * (0.5 + (1.0 / 3.0) * (5.0 / 9.0))), "{}", curves.f1.ap);
+    let mut metrics = scores.metrics(None, 1.0);
+    metrics.add(&curves);
+    let keys = serde_json::to_value(&metrics).unwrap();
+    assert_eq!(
+        keys.as_object().unwrap().keys().skip(9).collect::<Vec<_>>(),
+        ["pr_exact_ap", "pr_f1_ap", "pr_oracle_ap"]
+    );
+    // Equal odds, one step; a question without odds is never answered.
+    let curves = scores.curves(&order(&[("n", 0.0), ("a", -0.0)])).unwrap();
+    assert_eq!(points(&curves.exact), [(0.0, 1.0), (0.5, 0.5)]);
+    let curves = scores.curves(&[]).unwrap();
+    assert_eq!((points(&curves.f1), curves.f1.ap), (vec![(0.0, 1.0)], 0.0));
+}
+
+#[test]
+fn nothing_answerable_has_no_curves() {
+    let data = dataset(&document(&[paragraph("blue", &[("n", "?", None)])]));
+    let scores = Scores::of(&data, &texts(&[("n", "")])).curves(&[("n".to_owned(), 0.5)]);
+    assert_eq!(scores, None);
+}
+
+#[test]
+fn null_odds_are_counted_in_twenty_bars() {
+    let data = data();
+    let none = BTreeMap::new();
+    let scores = Scores::of(&data, &none);
+    let odds: Vec<(String, f64)> =
+        [("a", 1.0), ("b", 0.35), ("n", 1.5), ("foreign", 0.0)].map(|(id, p)| (id.to_owned(), p)).into();
+    let has = scores.odds_histogram(&odds, true).unwrap();
+    // 7 * 0.05 is a little above 0.35, so that NumPy counts 0.35 below it.
+    assert_eq!((has.bars[6], has.bars[19], has.outside, has.questions()), (1, 1, 0, 2));
+    let no = scores.odds_histogram(&odds, false).unwrap();
+    assert_eq!((no.bars, no.outside, no.questions()), ([0; 20], 1, 1));
+    assert_eq!(scores.odds_histogram(&odds[..2], false), None);
 }
