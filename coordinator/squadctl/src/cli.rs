@@ -157,13 +157,17 @@ Examples:
     },
     /// Score predictions with SQuAD's official metric
     ///
-    /// Keys and figures are the official script's; stdout holds them as JSON in either output format.
+    /// Keys and figures are the official script's; stdout holds them as JSON in either output format. --curves
+    /// adds pr_exact_ap, pr_f1_ap and pr_oracle_ap, and draws the official plots as SVG: pr_exact, pr_f1, pr_oracle,
+    /// na_prob_hist_HasAns and na_prob_hist_NoAns. Questions without a probability are in no plot; probabilities
+    /// of questions that are not in the data are passed over.
     #[command(
         verbatim_doc_comment,
         after_help = "\
 Examples:
   squadctl evaluate --data dev-v1.1.json --predictions out/eval/predictions.json
-  squadctl evaluate --data dev-v2.0.json --predictions p.json --na-prob na_prob.json --na-prob-thresh 0.5"
+  squadctl evaluate --data dev-v2.0.json --predictions p.json --na-prob na_prob.json --na-prob-thresh 0.5
+  squadctl evaluate --data dev-v2.0.json --predictions p.json --na-prob na_prob.json --curves plots"
     )]
     Evaluate(EvaluateArgs),
     /// Ask a fine-tuned model one question
@@ -268,6 +272,9 @@ pub(crate) struct EvaluateArgs {
     /// Questions with a higher probability count as unanswered.
     #[arg(long, value_name = "T", default_value_t = 1.0, requires = "na_prob")]
     pub(crate) na_prob_thresh: f64,
+    /// Draw precision-recall curves and histograms of the probabilities into this folder.
+    #[arg(long, value_name = "DIR", requires = "na_prob")]
+    pub(crate) curves: Option<PathBuf>,
 }
 
 /// A question to a model.

@@ -1,12 +1,15 @@
 //! SQuAD's official metric, and the yardstick below it.
 
+mod plot;
+
 use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::anyhow;
 use serde_json::json;
 use squad_data::baseline::constant_baseline;
-use squad_data::{DataError, Dataset, score, squad};
+use squad_data::score::{self, Scores};
+use squad_data::{DataError, Dataset, squad};
 
 use crate::cli::EvaluateArgs;
 use crate::fault::{BadUsage, Verdict};
@@ -20,8 +23,8 @@ pub(super) fn evaluate(files: &EvaluateArgs, output: Output) -> anyhow::Result<V
     let dataset = squad::read(&files.data).map_err(fault)?;
     let predictions = score::read_predictions(&files.predictions).map_err(fault)?;
     let na_prob = files.na_prob.as_deref().map(score::read_na_prob).transpose().map_err(fault)?;
-    let metrics = score::evaluate_ordered(&dataset, &predictions, na_prob.as_deref(), files.na_prob_thresh);
-
+    let scores = Scores::of(&dataset, &predictions);
+    let mut metrics = scores.metrics(na_prob.as_deref(), files.na_prob_thresh);
     let warnings: Vec<String> = dataset.warnings.iter().map(ToString::to_string).collect();
     name(&warnings, "", output);
     name(&metrics.missing, "no prediction, counted as an empty answer: ", output);
@@ -30,6 +33,17 @@ pub(super) fn evaluate(files: &EvaluateArgs, output: Output) -> anyhow::Result<V
         "a prediction for a question that is not in the data: ",
         output,
     );
+    if let (Some(folder), Some(na_prob)) = (&files.curves, &na_prob) {
+        let curves = scores.curves(na_prob);
+        match &curves {
+            Some(curves) => metrics.add(curves),
+            None => output.talk("no precision-recall curves: no question of the data is answerable"),
+        }
+        let drawn = plot::draw(folder, &scores, na_prob, curves.as_ref())?;
+        if !output.is_json() {
+            output.talk(&format!("drawn in {}: {}", folder.display(), drawn.join(", ")));
+        }
+    }
     output.document(&metrics)?;
     Ok(Verdict::Done)
 }
