@@ -18,7 +18,8 @@ pub struct Curves {
 pub struct Curve {
     /// Average precision in percent: the area under the curve's steps, where a step has the precision of its end.
     pub ap: f64,
-    /// The curve from recall 0 on; recall never falls. The first point, with precision 1, stands for no answer at all.
+    /// The curve from recall 0 on; recall never falls. The first point, with precision 1, stands for no answer at
+    /// all.
     pub points: Vec<Point>,
 }
 
