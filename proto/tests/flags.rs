@@ -57,8 +57,6 @@ fn what_the_page_calls_refused_is_refused() {
         ("train.max_grad_norm", json!(-1)),
         ("train.optimizer", json!("sgd")),
         ("data.doc_stride", json!(509)),
-        ("train.dtype", json!("float16")),
-        ("train.dtype", json!("bfloat16")),
         ("data.tokens_per_batch", json!(4096)),
         ("train.recompute", json!(true)),
         ("eval.every", json!(100)),

@@ -124,7 +124,8 @@ pub struct Train {
     /// Dropout of the answerability classifier (`head: conditional`).
     #[schemars(range(min = 0.0, max = 0.9))]
     pub classifier_dropout: f64,
-    /// Number format of the computation. Only float32 is available yet.
+    /// Number format of the encoder layers, in training and evaluation. Weights, optimizer, embeddings and loss are in
+    /// 32 bits whatever it is.
     pub dtype: DataType,
     /// Recompute activations in the backward pass. Not available yet: must be false.
     pub recompute: bool,
@@ -193,9 +194,9 @@ pub enum DataType {
     /// 32-bit floating point.
     #[default]
     Float32,
-    /// 16-bit floating point with loss scaling. Not available yet.
+    /// IEEE half precision, with dynamic loss scaling. Slow on processors without arithmetic in it.
     Float16,
-    /// bfloat16. Not available yet.
+    /// bfloat16: less precise than half, in the range of 32-bit numbers. The fast one on processors that have it.
     Bfloat16,
 }
 

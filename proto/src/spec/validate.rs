@@ -7,7 +7,7 @@ use jsonschema::error::{TypeKind, ValidationErrorKind};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::sections::{Backend, Compression, DataType, DeviceKind};
+use super::sections::{Backend, Compression, DeviceKind};
 use super::{JobSpec, schema};
 use crate::nearest::nearest;
 
@@ -281,13 +281,6 @@ fn cross_checks(spec: &JobSpec, problems: &mut Vec<Problem>) {
 
 /// Fields of the format whose machinery this version lacks: refused, never ignored.
 fn not_yet(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)) {
-    if spec.train.dtype != DataType::Float32 {
-        problem(
-            "train.dtype",
-            format!("{:?}", spec.train.dtype).to_lowercase(),
-            "float32: no other is available yet",
-        );
-    }
     if spec.train.recompute {
         problem("train.recompute", "true".into(), "false: recomputation is not available yet");
     }
@@ -407,12 +400,12 @@ mod tests {
     #[test]
     fn fields_without_machinery_are_refused_by_name() {
         let found = problems(|s| {
-            s["train"] = json!({"dtype": "float16"});
+            s["train"] = json!({"recompute": true});
             s["resources"] = json!({"device": "cuda", "gpus": [0]});
         });
         assert_eq!(
             found.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(),
-            ["train.dtype", "resources.device", "resources.gpus"]
+            ["train.recompute", "resources.device", "resources.gpus"]
         );
     }
 

@@ -21,16 +21,18 @@ pub(crate) fn attend(
     noise: Option<(&Noise, Dropout)>,
 ) -> Tensor {
     let size = query.size();
-    let bias = inputs.attention_bias.as_ref();
+    // Rounded to a half, padding's number becomes minus infinity; every row has a token that is none.
+    let bias = inputs.attention_bias.as_ref().map(|bias| bias.to_kind(query.kind()));
     let context = match noise {
         // The fused kernels know no dropout on CPU, and elsewhere draw it from a generator's state.
         Some((noise, rates)) if rates.attention > 0.0 => {
             let scores = (query / (size[3] as f64).sqrt()).matmul(&key.transpose(-2, -1));
-            let scores = match bias {
+            let scores = match &bias {
                 Some(bias) => scores + bias,
                 None => scores,
             };
-            noise.apply(&scores.softmax(-1, Kind::Float), rates.attention).matmul(value)
+            let weights = noise.apply(&scores.softmax(-1, Kind::Float), rates.attention);
+            weights.to_kind(value.kind()).matmul(value)
         }
         _ => Tensor::scaled_dot_product_attention(query, key, value, bias, 0.0, false, None, false),
     };

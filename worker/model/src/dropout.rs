@@ -45,7 +45,8 @@ impl Noise {
             fill_mask(mask, seed, rate);
             Tensor::from_slice(mask)
         });
-        input * mask.view(input.size().as_slice())
+        // In 32 bits whatever the input's format: the scale, 1 / (1 - rate), is none of bfloat16's numbers.
+        (input * mask.view(input.size().as_slice())).to_kind(input.kind())
     }
 }
 

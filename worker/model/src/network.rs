@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::config::EncoderConfig;
 use crate::dropout::{Noise, mix};
@@ -51,6 +51,29 @@ pub fn count_parameters(config: &EncoderConfig, head: HeadKind) -> (i64, i64) {
     (stages.iter().map(Declaration::len).sum::<i64>() - head, head)
 }
 
+/// The number format of the encoder layers' activations and matrix products. Weights, the embeddings, layer
+/// norms' statistics, softmax, head and loss are in 32 bits whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    Float32,
+    /// IEEE half precision: 11 bits of precision up to 65504, so that gradients need loss scaling.
+    Float16,
+    /// bfloat16: 8 bits of precision in the range of 32-bit numbers.
+    BFloat16,
+}
+
+impl Precision {
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::Float32 => Kind::Float,
+            Self::Float16 => Kind::Half,
+            Self::BFloat16 => Kind::BFloat16,
+        }
+    }
+}
+
 /// An encoder with a question-answering head.
 ///
 /// [`Self::stages`] lists embeddings, then the encoder's layers, then the head: the order in which the
@@ -62,6 +85,7 @@ pub struct Network {
     head: HeadKind,
     stages: Vec<Stage>,
     device: Device,
+    precision: Precision,
 }
 
 impl Network {
@@ -73,7 +97,7 @@ impl Network {
         device: Device,
     ) -> Self {
         let stages = declare(&config, head).into_iter().map(|d| Stage::new(d, device)).collect();
-        Self { config, config_json, head, stages, device }
+        Self { config, config_json, head, stages, device, precision: Precision::Float32 }
     }
 
     /// The encoder's shape.
@@ -109,6 +133,13 @@ impl Network {
     /// The same, to overwrite weights.
     pub fn stages_mut(&mut self) -> &mut [Stage] {
         &mut self.stages
+    }
+
+    /// Computes the encoder's layers in this format from now on.
+    pub fn compute_in(&mut self, precision: Precision) {
+        self.precision = precision;
+        let layers = 1..self.stages.len() - 1;
+        self.stages[layers].iter_mut().for_each(|stage| stage.compute_in(precision.kind()));
     }
 
     /// Number of parameters.
@@ -166,10 +197,11 @@ impl Network {
 
     fn embed(&self, inputs: &Inputs, noise: Option<(&Noise, Dropout)>) -> Tensor {
         let (stage, noise) = (&self.stages[0], noise.map(|(noise, rates)| (noise, rates.hidden)));
-        match self.config.bottleneck {
+        let embedded = match self.config.bottleneck {
             Some(_) => mobilebert::embed(stage, &self.config, inputs, noise),
             None => embeddings::forward(stage, &self.config, inputs, noise),
-        }
+        };
+        embedded.to_kind(self.precision.kind())
     }
 
     /// One layer with the weights of stage `index`.
@@ -206,7 +238,7 @@ impl Network {
         form: LossForm,
         noise: Option<(&Noise, Dropout)>,
     ) -> Loss {
-        let stage = self.head_stage();
+        let (stage, hidden) = (self.head_stage(), &hidden.to_kind(Kind::Float));
         match self.head {
             HeadKind::Span => span::loss(stage, hidden, inputs, targets, form),
             HeadKind::Conditional { .. } => conditional::loss(
@@ -231,13 +263,13 @@ impl Network {
         })
     }
 
-    /// The encoder's output, `[B, T, C]`, without dropout.
+    /// The encoder's output in 32 bits, `[B, T, C]`, without dropout.
     pub fn encode(&self, inputs: &Inputs) -> Tensor {
         let mut hidden = Tensor::new();
         for index in 0..self.stages.len() - 1 {
             hidden = self.forward(index, &hidden, inputs, None);
         }
-        hidden
+        hidden.to_kind(Kind::Float)
     }
 
     /// The last stage.

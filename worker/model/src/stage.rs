@@ -109,6 +109,8 @@ pub struct Stage {
     params: Vec<Param>,
     decayed: i64,
     flat: Tensor,
+    /// What the leaves are views of, where that is not `flat`: its copy in a shorter format.
+    rounded: Option<Tensor>,
     leaves: Vec<Tensor>,
 }
 
@@ -127,14 +129,23 @@ impl Stage {
             }
         }
         let flat = Tensor::zeros([offset], (Kind::Float, device));
-        let leaves = declared
-            .params
-            .iter()
-            .map(|p| {
-                flat.narrow(0, p.offset, p.len()).view(p.shape.as_slice()).detach().set_requires_grad(true)
-            })
-            .collect();
-        Self { name: declared.name, params: declared.params, decayed, flat, leaves }
+        let leaves = leaves(&declared.params, &flat);
+        Self { name: declared.name, params: declared.params, decayed, flat, rounded: None, leaves }
+    }
+
+    /// Makes the leaves copies of the weights in `kind`. The weights stay in 32 bits: the optimizer's small
+    /// steps would be lost in a shorter format (Micikevicius et al., 2018).
+    pub(crate) fn compute_in(&mut self, kind: Kind) {
+        self.rounded = (kind != Kind::Float).then(|| self.flat.to_kind(kind));
+        self.leaves = leaves(&self.params, self.rounded.as_ref().unwrap_or(&self.flat));
+    }
+
+    /// Brings the leaves up to date after the weights were written through [`Self::flat`]. Costs nothing where
+    /// they are views of the weights themselves.
+    pub fn refresh(&mut self) {
+        if let Some(rounded) = &mut self.rounded {
+            tch::no_grad(|| rounded.copy_(&self.flat));
+        }
     }
 
     /// What the stage is, such as `embeddings` or `layer 3`.
@@ -162,7 +173,8 @@ impl Stage {
         self.decayed
     }
 
-    /// All weights, shape `[len]`. Writing in place, without gradients, changes the parameters.
+    /// All weights in 32 bits, shape `[len]`. Writing in place, without gradients, changes the parameters;
+    /// [`Self::refresh`] belongs behind it.
     pub fn flat(&self) -> &Tensor {
         &self.flat
     }
@@ -203,9 +215,17 @@ impl Stage {
 
     /// Overwrites all weights, in the flat order; `values` has [`Self::len`] elements.
     pub fn set(&mut self, values: &[f32]) {
-        let _guard = tch::no_grad_guard();
-        self.flat.copy_(&Tensor::from_slice(values));
+        tch::no_grad(|| self.flat.copy_(&Tensor::from_slice(values)));
+        self.refresh();
     }
+}
+
+/// Views of a flat tensor, one for each parameter, that gradients are taken of.
+fn leaves(params: &[Param], flat: &Tensor) -> Vec<Tensor> {
+    let leaf = |p: &Param| {
+        flat.narrow(0, p.offset, p.len()).view(p.shape.as_slice()).detach().set_requires_grad(true)
+    };
+    params.iter().map(leaf).collect()
 }
 
 impl Index<usize> for Stage {
@@ -244,6 +264,31 @@ mod tests {
         assert_eq!(stage[0].double_value(&[1]), 13.0);
         assert_eq!(stage[1].double_value(&[1, 0]), 3.0);
         assert!(stage[1].requires_grad() && stage[1].is_leaf());
+    }
+
+    #[test]
+    fn shorter_leaves_follow_the_weights_which_stay_exact() {
+        let mut stage = stage();
+        stage.compute_in(Kind::BFloat16);
+        let fine = 1.0 + f32::EPSILON;
+        stage.set(&[fine; 14]);
+        assert_eq!((stage[0].kind(), stage[0].double_value(&[0])), (Kind::BFloat16, 1.0));
+        assert_eq!(stage.to_vec(), [fine; 14]);
+        drop(tch::no_grad(|| stage.flat().shallow_clone().fill_(3.0)));
+        assert_eq!(stage[1].double_value(&[0, 0]), 1.0);
+        stage.refresh();
+        assert_eq!(stage[1].double_value(&[0, 0]), 3.0);
+        assert!(stage[1].requires_grad() && stage[1].is_leaf());
+
+        // Gradients come in the leaves' format and are summed in 32 bits.
+        let into = Tensor::zeros([14], (Kind::Float, Device::Cpu));
+        let loss = (&stage[1] * 2.0).sum(Kind::Float);
+        let gradients = Tensor::run_backward(&[loss], &[&stage[1]], false, false);
+        assert_eq!(gradients[0].kind(), Kind::BFloat16);
+        for add in [false, true] {
+            stage.collect_gradients(&[Tensor::new(), gradients[0].shallow_clone()], &into, add);
+        }
+        assert_eq!((into.kind(), into.sum(Kind::Float).double_value(&[])), (Kind::Float, 48.0));
     }
 
     #[test]

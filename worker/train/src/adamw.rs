@@ -55,7 +55,7 @@ impl AdamW {
         }
     }
 
-    /// Updates a stage. `gradients` are multiplied by `scale` (clipping) on the way; `rate` is the stage's
+    /// Updates a stage. `gradients` are multiplied by `scale` (clipping, unscaling) on the way; `rate` is the stage's
     /// learning rate; `step` counts from 1.
     ///
     /// # Errors
@@ -93,7 +93,9 @@ impl AdamW {
             let (g_decayed, g_plain) = gradients.split_at(decayed);
             decaying.apply_parallel(w_decayed, m_decayed, v_decayed, g_decayed);
             constants.apply_parallel(w_plain, m_plain, v_plain, g_plain);
-        })
+        })?;
+        stage.refresh();
+        Ok(())
     }
 }
 

@@ -29,6 +29,7 @@ pub mod checkpoint;
 pub mod error;
 pub mod evaluate;
 pub mod header;
+pub mod loss_scale;
 pub mod output;
 pub mod prepare;
 pub mod report;

@@ -7,8 +7,8 @@ use squad_data::{
     Dataset, FeatureCache, FeatureSettings, Features, Opened, PairLayout, Purpose, Sampler, Tokenizer,
 };
 use squad_model::heads::HeadKind;
-use squad_model::{EncoderConfig, Network, load_network, save};
-use squad_proto::spec::{Head, JobSpec, Separators};
+use squad_model::{EncoderConfig, Network, Precision, load_network, save};
+use squad_proto::spec::{DataType, Head, JobSpec, Separators};
 use squad_proto::task::Checkpoint;
 use squad_proto::{Phase, Task};
 use tch::Device;
@@ -73,6 +73,15 @@ pub fn head_in(spec: &JobSpec, folder: &Path) -> Result<HeadKind, TrainError> {
         (HeadKind::Conditional { .. }, Some(found @ HeadKind::Conditional { .. })) => found,
         _ => wanted,
     })
+}
+
+/// The number format that a spec asks for.
+pub fn precision(spec: &JobSpec) -> Precision {
+    match spec.train.dtype {
+        DataType::Float32 => Precision::Float32,
+        DataType::Float16 => Precision::Float16,
+        DataType::Bfloat16 => Precision::BFloat16,
+    }
 }
 
 /// Loads data, tokenizer and weights, and builds the features.
@@ -178,7 +187,8 @@ fn checkpoints_of(spec: &JobSpec, task: &Task) -> Result<Vec<PathBuf>, TrainErro
 }
 
 fn load(spec: &JobSpec, task: &Task, folder: &Path, report: &dyn Report) -> Result<Network, TrainError> {
-    let (network, loaded) = load_network(folder, head_in(spec, folder)?, spec.train.seed, Device::Cpu)?;
+    let (mut network, loaded) = load_network(folder, head_in(spec, folder)?, spec.train.seed, Device::Cpu)?;
+    network.compute_in(precision(spec));
     if !loaded.head_loaded() && matches!(task, Task::Evaluate { .. }) {
         let has = save::head_of(network.config_json())
             .map_or("no question-answering head".into(), |h| format!("{h:?}"));

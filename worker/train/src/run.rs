@@ -12,7 +12,7 @@ use crate::checkpoint::write_json;
 use crate::error::TrainError;
 use crate::evaluate::{self, Evaluation, gather};
 use crate::output;
-use crate::prepare::{DevSet, Prepared, head_in};
+use crate::prepare::{DevSet, Prepared, head_in, precision};
 use crate::report::{Report, StopSignal};
 use crate::trainer::{TrainSummary, Trained, train};
 
@@ -138,7 +138,8 @@ impl Session<'_> {
         for (turn, folder) in prepared.checkpoints.iter().enumerate() {
             if turn > 0 {
                 let head = head_in(self.spec, folder)?;
-                let (network, _) = load_network(folder, head, self.spec.train.seed, Device::Cpu)?;
+                let (mut network, _) = load_network(folder, head, self.spec.train.seed, Device::Cpu)?;
+                network.compute_in(precision(self.spec));
                 prepared.network = network;
             }
             let label = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();

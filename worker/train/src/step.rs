@@ -17,6 +17,7 @@ use crate::backward::{LossSums, MicroBatch, Recipe, walk};
 use crate::bucket::{Bucket, Reduction};
 use crate::error::TrainError;
 use crate::header::StepHeader;
+use crate::loss_scale::LossScale;
 use crate::prepare::TrainSet;
 use crate::schedule::Schedule;
 
@@ -30,6 +31,7 @@ pub struct Stepper {
     first_trainable: usize,
     optimizer: AdamW,
     schedule: Schedule,
+    loss_scale: LossScale,
     max_grad_norm: f64,
     dropout: Dropout,
     seed: u64,
@@ -46,6 +48,10 @@ pub struct StepOutcome {
     pub learning_rate: f64,
     /// Norm of the averaged gradient before clipping.
     pub grad_norm: f64,
+    /// The factor on the loss that the gradients were computed with.
+    pub loss_scale: f64,
+    /// How often the step was computed in vain, with a larger factor.
+    pub overflows: u32,
     /// Time spent inside all-reduces.
     pub allreduce: Duration,
     /// Time that this rank waited for all-reduces after its own backward pass.
@@ -83,6 +89,7 @@ impl Stepper {
             first_trainable: if train.freeze_layers == 0 { 0 } else { train.freeze_layers as usize + 1 },
             optimizer: AdamW::new(train),
             schedule,
+            loss_scale: LossScale::new(train.dtype),
             max_grad_norm: train.max_grad_norm,
             dropout: network.dropout(train.dropout, classifier_dropout(train)),
             seed: train.seed,
@@ -91,7 +98,18 @@ impl Stepper {
         }
     }
 
-    /// Takes optimizer step `step`, counted from 1.
+    /// Starts from a loss scale that an earlier run had come to.
+    pub fn set_loss_scale(&mut self, loss_scale: LossScale) {
+        self.loss_scale = loss_scale;
+    }
+
+    /// The loss scale as it stands after the last step.
+    pub fn loss_scale(&self) -> LossScale {
+        self.loss_scale
+    }
+
+    /// Takes optimizer step `step`, counted from 1. A step whose gradients overflow is computed again with
+    /// half the loss scale, on the same examples: neither the schedule nor the order of the data moves.
     ///
     /// # Errors
     /// When a rank is lost, or the numbers are no longer finite.
@@ -103,6 +121,44 @@ impl Stepper {
         collective: &Background,
         stop: bool,
     ) -> Result<StepOutcome, TrainError> {
+        let mut overflows = 0;
+        let reduced = loop {
+            let reduced = self.reduce(step, network, set, collective, stop)?;
+            finite("loss", reduced.header.mean_loss(), step)?;
+            if reduced.grad_norm.is_finite() {
+                break reduced;
+            }
+            // Every rank has the same sums, so every rank comes to the same decision.
+            if !self.loss_scale.overflow() {
+                finite("gradient norm", reduced.grad_norm, step)?;
+            }
+            overflows += 1;
+        };
+        let loss_scale = self.loss_scale.scale();
+        self.update(step, network, reduced.grad_norm)?;
+        self.loss_scale.succeed();
+        let Reduced { header, grad_norm, exposed, marks } = reduced;
+        Ok(StepOutcome {
+            header,
+            learning_rate: self.schedule.rate(step),
+            grad_norm,
+            loss_scale,
+            overflows,
+            allreduce: marks.iter().map(|m| m.reduction.ended - m.reduction.started).sum(),
+            exposed,
+            marks,
+        })
+    }
+
+    /// Computes the gradients of a step and waits until they are summed over all ranks.
+    fn reduce(
+        &mut self,
+        step: u64,
+        network: &Network,
+        set: &TrainSet,
+        collective: &Background,
+        stop: bool,
+    ) -> Result<Reduced, TrainError> {
         let computed = self.gradients(step, network, set, collective, stop)?;
         let waiting = Instant::now();
         let mut marks = Vec::with_capacity(computed.len());
@@ -115,18 +171,7 @@ impl Stepper {
         let exposed =
             marks.last().map_or(Duration::ZERO, |m| m.reduction.ended.saturating_duration_since(waiting));
         let header = StepHeader::read(self.head()?.company()?);
-        let grad_norm = squares.sqrt();
-        finite("loss", header.mean_loss(), step)?;
-        finite("gradient norm", grad_norm, step)?;
-        self.update(step, network, grad_norm)?;
-        Ok(StepOutcome {
-            header,
-            learning_rate: self.schedule.rate(step),
-            grad_norm,
-            allreduce: marks.iter().map(|m| m.reduction.ended - m.reduction.started).sum(),
-            exposed,
-            marks,
-        })
+        Ok(Reduced { header, grad_norm: squares.sqrt() / self.loss_scale.scale(), exposed, marks })
     }
 
     fn head(&mut self) -> Result<&mut Bucket, TrainError> {
@@ -159,7 +204,7 @@ impl Stepper {
                 dropout: self.dropout,
                 seed: mix(&[self.seed, step, *number as u64]),
                 first_trainable: self.first_trainable,
-                divisor: plan.examples as f64,
+                divisor: plan.examples as f64 / self.loss_scale.scale(),
                 form: LossForm::Masked,
             };
             let last = turn + 1 == mine.len();
@@ -195,10 +240,11 @@ impl Stepper {
         Ok(computed)
     }
 
-    /// Clips the averaged gradient and updates all trainable stages.
+    /// Divides by the loss scale, clips the averaged gradient and updates all trainable stages.
     fn update(&mut self, step: u64, network: &mut Network, grad_norm: f64) -> Result<(), TrainError> {
         let clip = self.max_grad_norm > 0.0 && grad_norm > self.max_grad_norm;
-        let scale = if clip { self.max_grad_norm / grad_norm } else { 1.0 };
+        let clipping = if clip { self.max_grad_norm / grad_norm } else { 1.0 };
+        let scale = clipping / self.loss_scale.scale();
         for stage in self.first_trainable..self.buckets.len() {
             let rate = self.schedule.rate(step) * self.factors[stage];
             self.optimizer.update(
@@ -211,6 +257,14 @@ impl Stepper {
         }
         Ok(())
     }
+}
+
+/// The gradients of all ranks, as far as they are not in the buckets.
+struct Reduced {
+    header: StepHeader,
+    grad_norm: f64,
+    exposed: Duration,
+    marks: Vec<StageMark>,
 }
 
 fn classifier_dropout(train: &Train) -> f64 {

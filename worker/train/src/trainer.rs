@@ -48,6 +48,8 @@ pub struct TrainSummary {
     pub allreduce_seconds: f64,
     /// The part of it that nothing was computed behind.
     pub allreduce_exposed_seconds: f64,
+    /// Times that a step was computed in vain because half-precision gradients overflowed.
+    pub overflows: u64,
     /// Restarts of the gang.
     pub restarts: u32,
 }
@@ -118,6 +120,7 @@ struct Log {
     recent: VecDeque<f64>,
     allreduce: Duration,
     exposed: Duration,
+    overflows: u64,
 }
 
 /// Sums since some moment.
@@ -168,6 +171,7 @@ impl Log {
             recent: VecDeque::with_capacity(FINAL_STEPS),
             allreduce: Duration::ZERO,
             exposed: Duration::ZERO,
+            overflows: 0,
         })
     }
 
@@ -177,6 +181,7 @@ impl Log {
         self.since_report.add(outcome);
         self.allreduce += outcome.allreduce;
         self.exposed += outcome.exposed;
+        self.overflows += u64::from(outcome.overflows);
         if self.recent.len() == FINAL_STEPS {
             self.recent.pop_front();
         }
@@ -203,7 +208,7 @@ impl Log {
                 loss: window.header.mean_loss(),
                 learning_rate: outcome.learning_rate,
                 grad_norm: outcome.grad_norm,
-                loss_scale: 1.0,
+                loss_scale: outcome.loss_scale,
                 examples_per_second: window.rate(window.header.examples),
                 tokens_per_second: window.rate(window.header.tokens),
                 allreduce_seconds: window.allreduce.as_secs_f64(),
@@ -230,6 +235,7 @@ impl Log {
             peak_rss_bytes: 0,
             allreduce_seconds: self.allreduce.as_secs_f64(),
             allreduce_exposed_seconds: self.exposed.as_secs_f64(),
+            overflows: self.overflows,
             restarts: 0,
         }
     }
