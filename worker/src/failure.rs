@@ -19,7 +19,8 @@ pub(crate) fn of_panic(payload: &(dyn std::any::Any + Send)) -> FailureReport {
     if first.contains("not enough memory") || first.contains("DefaultCPUAllocator") {
         let mut report = FailureReport::new(FailureCode::WorkerDied, format!("memory ran out: {first}"));
         report.remedy =
-            "lower train.batch_size and raise train.accumulate: the global batch stays the same".into();
+            "lower train.batch_size (or data.tokens_per_batch) and raise train.accumulate: the global batch stays the same"
+                .into();
         return report;
     }
     FailureReport::new(FailureCode::Internal, format!("the compute thread panicked: {first}"))

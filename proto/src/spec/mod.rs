@@ -4,6 +4,7 @@
 //! [`validate`](fn@validate) found nothing wrong. Defaults are the replaced program's.
 
 mod overrides;
+mod schema_errors;
 mod sections;
 mod validate;
 
@@ -100,7 +101,7 @@ impl JobSpec {
         self.train.accumulate as usize * self.resources.workers as usize
     }
 
-    /// Examples in one optimizer step.
+    /// Examples in one optimizer step; under `data.tokens_per_batch` their number varies and is not this.
     pub fn global_batch(&self) -> usize {
         self.train.batch_size as usize * self.micro_batches_per_step()
     }

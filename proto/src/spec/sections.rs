@@ -30,7 +30,10 @@ pub struct Data {
     /// Batches are padded to a multiple of this many tokens.
     #[schemars(range(min = 1, max = 512))]
     pub pad_to_multiple: u32,
-    /// Token budget of a batch in place of a fixed batch size. Not available yet: must be null.
+    /// Tokens in a micro-batch of training, padding included, in place of `train.batch_size`: a micro-batch
+    /// then holds as many windows as have room, many short ones or few long ones. At least the padded
+    /// `max_seq_length`; null for a fixed number of windows.
+    #[schemars(range(min = 1))]
     pub tokens_per_batch: Option<u32>,
 }
 
@@ -83,7 +86,7 @@ pub struct Train {
     /// Optimizer steps; overrides `epochs`.
     #[schemars(range(min = 1))]
     pub steps: Option<u64>,
-    /// Examples in a micro-batch of one worker.
+    /// Examples in a micro-batch of one worker; not used where `data.tokens_per_batch` is set.
     #[schemars(range(min = 1, max = 65536))]
     pub batch_size: u32,
     /// Micro-batches of one worker in an optimizer step.

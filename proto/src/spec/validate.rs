@@ -3,13 +3,12 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use jsonschema::error::{TypeKind, ValidationErrorKind};
 use serde_json::Value;
 use thiserror::Error;
 
+use super::schema_errors::describe;
 use super::sections::{Backend, Compression, DeviceKind};
 use super::{JobSpec, schema};
-use crate::nearest::nearest;
 
 /// One thing wrong with a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,101 +142,6 @@ fn version_as_text(mut value: Value) -> Value {
     value
 }
 
-/// Turns an error of the schema validator into a [`Problem`] in a user's words.
-fn describe(error: &jsonschema::ValidationError<'_>, problems: &mut Vec<Problem>) {
-    let path = error.instance_path.to_string().trim_start_matches('/').replace('/', ".");
-    let found = short(&error.instance);
-    let at = |field: &str| if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") };
-    let allowed = match &error.kind {
-        ValidationErrorKind::AdditionalProperties { unexpected } => {
-            let known = known_fields(&path);
-            problems.extend(unexpected.iter().map(|field| {
-                Problem {
-                    path: at(field),
-                    found: "a field that does not exist".into(),
-                    allowed: nearest(field, known.iter().map(String::as_str))
-                        .map_or_else(|| known.join(", "), |near| format!("did you mean {near}?")),
-                }
-            }));
-            return;
-        }
-        ValidationErrorKind::Required { property } => {
-            let field = property.as_str().unwrap_or_default();
-            problems.push(Problem {
-                path: at(field),
-                found: "nothing".into(),
-                allowed: "a value: it is required".into(),
-            });
-            return;
-        }
-        ValidationErrorKind::Type { kind } => type_names(kind),
-        ValidationErrorKind::Minimum { limit } => format!("at least {limit}"),
-        ValidationErrorKind::Maximum { limit } => format!("at most {limit}"),
-        ValidationErrorKind::ExclusiveMinimum { limit } => format!("more than {limit}"),
-        ValidationErrorKind::Enum { options } => join(options),
-        ValidationErrorKind::Constant { expected_value } => short(expected_value),
-        ValidationErrorKind::OneOfNotValid { .. } | ValidationErrorKind::AnyOf { .. } => {
-            choices(&error.schema_path.to_string())
-        }
-        ValidationErrorKind::Pattern { .. } => {
-            "lower-case letters, digits and hyphens, not starting or ending with a hyphen".into()
-        }
-        ValidationErrorKind::MinLength { limit } => format!("at least {limit} characters"),
-        ValidationErrorKind::MaxLength { limit } => format!("at most {limit} characters"),
-        _ => error.to_string(),
-    };
-    problems.push(Problem { path, found, allowed });
-}
-
-fn short(value: &Value) -> String {
-    let text = value.to_string();
-    if text.chars().count() > 60 { format!("{}…", text.chars().take(60).collect::<String>()) } else { text }
-}
-
-fn join(options: &Value) -> String {
-    options.as_array().map_or_else(String::new, |o| o.iter().map(short).collect::<Vec<_>>().join(", "))
-}
-
-fn type_names(kind: &TypeKind) -> String {
-    match kind {
-        TypeKind::Single(one) => one.to_string(),
-        TypeKind::Multiple(many) => many.iter().map(|t| t.to_string()).collect::<Vec<_>>().join(" or "),
-    }
-}
-
-/// The values of a `oneOf` of constants, which is how the schema writes a documented choice.
-fn choices(schema_path: &str) -> String {
-    let schema = schema();
-    // A path through `$ref` names the definition's place in the path of use: follow it.
-    let mut node = &schema;
-    for part in schema_path.trim_start_matches('/').split('/') {
-        if part == "$ref" {
-            let target = node.get("$ref").and_then(Value::as_str).unwrap_or_default();
-            node = schema.pointer(target.trim_start_matches('#')).unwrap_or(&Value::Null);
-        } else if let Ok(index) = part.parse::<usize>() {
-            node = node.get(index).unwrap_or(&Value::Null);
-        } else {
-            node = node.get(part).unwrap_or(&Value::Null);
-        }
-    }
-    let names: Vec<String> =
-        node.as_array().into_iter().flatten().filter_map(|choice| choice.get("const").map(short)).collect();
-    if names.is_empty() { "see squadctl schema".into() } else { names.join(", ") }
-}
-
-/// The fields that the schema knows at a path of sections.
-fn known_fields(path: &str) -> Vec<String> {
-    let schema = schema();
-    let mut node = &schema;
-    for part in path.split('.').filter(|p| !p.is_empty()) {
-        node = &node["properties"][part];
-        if let Some(target) = node.get("$ref").and_then(Value::as_str) {
-            node = schema.pointer(target.trim_start_matches('#')).unwrap_or(&Value::Null);
-        }
-    }
-    node["properties"].as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default()
-}
-
 /// Rules between fields, and values that this version does not carry out yet.
 fn cross_checks(spec: &JobSpec, problems: &mut Vec<Problem>) {
     let mut problem = |path: &str, found: String, allowed: &str| {
@@ -253,6 +157,16 @@ fn cross_checks(spec: &JobSpec, problems: &mut Vec<Problem>) {
             "data.doc_stride",
             data.doc_stride.to_string(),
             &format!("at most {capacity}: a window of {} tokens holds no more context", data.max_seq_length),
+        );
+    }
+    let widest = data.max_seq_length.next_multiple_of(data.pad_to_multiple);
+    if let Some(tokens) = data.tokens_per_batch
+        && tokens < widest
+    {
+        problem(
+            "data.tokens_per_batch",
+            tokens.to_string(),
+            &format!("at least {widest}, or null: a window of data.max_seq_length, padded, must fit"),
         );
     }
     let train = &spec.train;
@@ -283,9 +197,6 @@ fn cross_checks(spec: &JobSpec, problems: &mut Vec<Problem>) {
 fn not_yet(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)) {
     if spec.train.recompute {
         problem("train.recompute", "true".into(), "false: recomputation is not available yet");
-    }
-    if let Some(tokens) = spec.data.tokens_per_batch {
-        problem("data.tokens_per_batch", tokens.to_string(), "null: token budgets are not available yet");
     }
     if let Some(every) = spec.eval.every {
         problem("eval.every", every.to_string(), "null: evaluation during training is not available yet");
@@ -413,6 +324,24 @@ mod tests {
     fn rules_between_fields() {
         let found = problems(|s| s["data"] = json!({"doc_stride": 128, "max_seq_length": 64}));
         assert_eq!(found.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(), ["data", "data.doc_stride"]);
+    }
+
+    #[test]
+    fn a_token_budget_holds_the_longest_window() {
+        let of = |budget: u32| {
+            problems(|s| {
+                let lengths = json!({"train": "t", "max_seq_length": 380, "pad_to_multiple": 16});
+                s["data"] = lengths;
+                s["data"]["tokens_per_batch"] = json!(budget);
+            })
+        };
+        assert_eq!(of(384), []);
+        assert_eq!(
+            of(383)[0].to_string(),
+            "data.tokens_per_batch: found 383; allowed: at least 384, or null: a window of data.max_seq_length, \
+             padded, must fit"
+        );
+        assert_eq!(of(0)[0].to_string(), "data.tokens_per_batch: found 0; allowed: at least 1");
     }
 
     #[test]

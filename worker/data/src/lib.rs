@@ -40,7 +40,7 @@ pub use features::{
     Feature, FeatureCache, FeatureCounts, FeatureSettings, Features, Opened, Origin, Purpose,
 };
 pub use layout::PairLayout;
-pub use sampler::{Cursor, Sampler, Step};
+pub use sampler::{BatchSize, Cursor, Sampler, Step, TokenBudget};
 pub use score::Metrics;
 pub use squad::{Answer, Dataset, Question};
 pub use tokenizer::Tokenizer;

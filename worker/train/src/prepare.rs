@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use squad_data::{
-    Dataset, FeatureCache, FeatureSettings, Features, Opened, PairLayout, Purpose, Sampler, Tokenizer,
+    BatchSize, Dataset, FeatureCache, FeatureSettings, Features, Opened, PairLayout, Purpose, Sampler,
+    TokenBudget, Tokenizer,
 };
 use squad_model::heads::HeadKind;
 use squad_model::{EncoderConfig, Network, Precision, load_network, save};
@@ -146,7 +147,7 @@ pub fn prepare(
             let (_, features) = build(path, Purpose::Train)?;
             let sampler = Sampler::new(
                 &features.lengths(),
-                spec.train.batch_size as usize,
+                batch_size(spec),
                 spec.micro_batches_per_step(),
                 spec.train.shuffle_seed,
             )?;
@@ -245,6 +246,17 @@ fn fits(spec: &JobSpec, network: &Network, tokenizer: &Tokenizer) -> Result<(), 
         )));
     }
     Ok(())
+}
+
+/// How large the spec's micro-batches are.
+fn batch_size(spec: &JobSpec) -> BatchSize {
+    match spec.data.tokens_per_batch {
+        Some(tokens) => BatchSize::Tokens(TokenBudget {
+            tokens: tokens as usize,
+            pad_to_multiple: spec.data.pad_to_multiple as usize,
+        }),
+        None => BatchSize::Examples(spec.train.batch_size as usize),
+    }
 }
 
 fn settings(spec: &JobSpec, network: &Network, tokenizer: &Tokenizer) -> FeatureSettings {

@@ -81,8 +81,8 @@ pub fn train(
     let mut log = Log::new(spec, steps, per_epoch, collective)?;
     if collective.rank() == 0 {
         report.note(format!(
-            "training: {steps} steps of {} examples ({per_epoch} an epoch), {} warm-up, {} ranks over {}",
-            spec.global_batch(),
+            "training: {steps} steps of {:.1} examples on average ({per_epoch} an epoch), {} warm-up, {} ranks over {}",
+            set.sampler.mean_examples(),
             schedule.warmup(),
             collective.world(),
             collective.transport()

@@ -46,6 +46,17 @@ fn losses_do_not_depend_on_the_number_of_ranks() {
 }
 
 #[test]
+fn losses_under_a_token_budget_do_not_depend_on_the_number_of_ranks() {
+    let place = Place::new(32, 1, 80);
+    for world in [1, 3] {
+        let budget = json!({"data": {"tokens_per_batch": 160}, "train": {"epochs": 2}});
+        place.run(&place.spec(&format!("out-{world}"), budget), world).unwrap();
+    }
+    let difference = furthest(&place.losses("out-3"), &place.losses("out-1"));
+    assert!(difference < 1e-4, "{difference}");
+}
+
+#[test]
 fn the_same_run_twice_gives_the_same_bits() {
     let place = Place::new(32, 2, 60);
     let twice: Vec<_> = ["a", "b"]

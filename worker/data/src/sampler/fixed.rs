@@ -1,0 +1,30 @@
+//! Micro-batches of a fixed number of examples. Checkpoints resume with this order: it must not change.
+
+use std::cmp::Reverse;
+
+use rand::RngCore;
+
+use super::Plan;
+use super::shuffle::{permutation, shuffle};
+
+/// Steps that are sorted by length together, at most.
+const BLOCK: usize = 50;
+
+/// The steps of an epoch: `per_step` micro-batches of `micro_batch` examples each; the last step takes what is
+/// left.
+pub(super) fn plan(lengths: &[usize], micro_batch: usize, per_step: usize, rng: &mut impl RngCore) -> Plan {
+    let global_batch = micro_batch.saturating_mul(per_step);
+    let mut order = permutation(lengths.len(), rng);
+    let full = order.len() / global_batch;
+    // Small sets are sorted in at least four blocks where they can be, else every epoch would group the same examples.
+    let block = BLOCK.min((full / 4).max(1));
+    for block in order.chunks_mut(block.saturating_mul(global_batch)) {
+        block.sort_by_key(|example| Reverse(lengths[*example]));
+    }
+
+    let mut steps: Vec<&[usize]> = order.chunks(global_batch).collect();
+    // The short step, if any, stays at the end: only then do all others keep their place and size.
+    shuffle(&mut steps[..full], rng);
+    let micro_batches = |step: &[usize]| step.chunks(micro_batch).map(<[usize]>::to_vec).collect();
+    steps.into_iter().map(micro_batches).collect()
+}
