@@ -225,7 +225,8 @@ pub struct Eval {
     /// Steps between evaluations during training. Not available yet: must be null.
     #[schemars(range(min = 1))]
     pub every: Option<u64>,
-    /// What the no-answer threshold is tuned on. Only "dev" is available yet.
+    /// What the no-answer threshold of the revised predictions is tuned on: `dev`, or the share of the
+    /// training questions that is held out of training for it, such as 0.05.
     pub threshold_from: ThresholdSource,
 }
 
@@ -244,12 +245,26 @@ impl Default for Eval {
 }
 
 /// What the no-answer threshold is tuned on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ThresholdSource {
-    /// The dev file itself, as the official script does.
+    /// The dev file itself, as the official script does: the figures at the threshold are then a little too good.
     #[default]
     Dev,
+    /// This share of the training questions, more than 0 and less than 0.5. They are not trained on; all
+    /// questions about one text stay together, and `train.shuffle_seed` decides which texts they are.
+    #[serde(untagged)]
+    Train(#[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 0.5))] f64),
+}
+
+impl ThresholdSource {
+    /// The share of the training questions that is held out of training, if any.
+    pub fn held_out_share(self) -> Option<f64> {
+        match self {
+            Self::Dev => None,
+            Self::Train(share) => Some(share),
+        }
+    }
 }
 
 /// What to run on.

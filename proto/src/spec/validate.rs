@@ -169,6 +169,7 @@ fn cross_checks(spec: &JobSpec, problems: &mut Vec<Problem>) {
             &format!("at least {widest}, or null: a window of data.max_seq_length, padded, must fit"),
         );
     }
+    threshold_source(spec, &mut problem);
     let train = &spec.train;
     if train.steps.is_none() && train.epochs <= 0.0 {
         problem("train.epochs", train.epochs.to_string(), "more than 0, unless train.steps is given");
@@ -191,6 +192,18 @@ fn cross_checks(spec: &JobSpec, problems: &mut Vec<Problem>) {
         );
     }
     not_yet(spec, &mut problem);
+}
+
+/// What a share of the training questions as `eval.threshold_from` needs.
+fn threshold_source(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)) {
+    let Some(share) = spec.eval.threshold_from.held_out_share() else { return };
+    let field = "eval.threshold_from";
+    if spec.data.train.is_none() {
+        problem(field, share.to_string(), "\"dev\", unless data.train is set: a share of it is meant");
+    }
+    if spec.data.version == "1.1" {
+        problem(field, share.to_string(), "\"dev\": in version 1.1 every question has an answer");
+    }
 }
 
 /// Fields of the format whose machinery this version lacks: refused, never ignored.
@@ -345,6 +358,36 @@ mod tests {
     }
 
     #[test]
+    fn a_threshold_comes_from_dev_or_from_a_share_of_train() {
+        let of = |source: Value| {
+            let mut spec = minimal();
+            spec["eval"] = json!({"threshold_from": source});
+            validate(&spec, "j").map(|spec| spec.into_inner().eval.threshold_from)
+        };
+        assert_eq!(of(json!("dev")).unwrap().held_out_share(), None);
+        assert_eq!(of(json!(0.05)).unwrap().held_out_share(), Some(0.05));
+        assert_eq!(of(json!("5e-2")).unwrap().held_out_share(), Some(0.05), "YAML reads 5e-2 as text");
+        for wrong in [json!(0), json!(0.5), json!(-0.1), json!(7), json!("train"), json!(null), json!([0.1])]
+        {
+            let refused = of(wrong.clone()).unwrap_err().to_string();
+            let expected = format!(
+                "eval.threshold_from: found {wrong}; allowed: \"dev\", a number more than 0 and less than 0.5"
+            );
+            assert!(refused.contains(&expected), "{refused}");
+        }
+        for (spec, reason) in
+            [(json!({"dev": "d"}), "unless data.train"), (json!({"train": "t", "version": "1.1"}), "1.1")]
+        {
+            let found = problems(|s| {
+                s["eval"] = json!({"threshold_from": 0.1});
+                s["data"] = spec;
+            });
+            assert_eq!((found.len(), found[0].path.as_str()), (1, "eval.threshold_from"));
+            assert!(found[0].allowed.contains(reason), "{}", found[0]);
+        }
+    }
+
+    #[test]
     fn broken_yaml_names_line() {
         let error = parse("name: a\n  model: [", "job.yaml").unwrap_err().to_string();
         assert!(error.starts_with("job.yaml: not readable as YAML") && error.contains("line"), "{error}");
@@ -352,8 +395,12 @@ mod tests {
 
     #[test]
     fn resolved_spec_reads_back() {
-        let spec = validate(&minimal(), "j").unwrap().into_inner();
-        let again = validate(&parse(&spec.to_yaml(), "j").unwrap(), "j").unwrap().into_inner();
-        assert_eq!(spec, again);
+        for source in [json!("dev"), json!(0.05)] {
+            let mut spec = minimal();
+            spec["eval"] = json!({"threshold_from": source});
+            let spec = validate(&spec, "j").unwrap().into_inner();
+            let again = validate(&parse(&spec.to_yaml(), "j").unwrap(), "j").unwrap().into_inner();
+            assert_eq!(spec, again);
+        }
     }
 }

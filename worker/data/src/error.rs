@@ -94,6 +94,18 @@ pub enum DataError {
         reason: String,
     },
 
+    /// A part of the training questions was to be held out, but none can be spared.
+    #[error(
+        "eval.threshold_from {share}: none of the {questions} training questions can be held out, because all are \
+         about one text and questions about one text stay together; set it to dev, or train on more texts"
+    )]
+    HoldOut {
+        /// The share that was asked for.
+        share: f64,
+        /// Questions in the data set.
+        questions: usize,
+    },
+
     /// A question that leaves too few tokens of `max_seq_length` for its context.
     #[error(
         "question {id}: its {query} question tokens leave {capacity} of max_seq_length {max_seq_length} \

@@ -2,7 +2,7 @@
 //!
 //! The way of the data, one module per station:
 //!
-//! 1. [`squad`] reads a SQuAD 1.1 or 2.0 file and checks every answer offset;
+//! 1. [`squad`] reads a SQuAD 1.1 or 2.0 file and checks every answer offset, [`split`] holds a part out;
 //! 2. [`tokenizer`] turns text into sub-word ids with offsets in code points;
 //! 3. [`features`] cuts every context into windows ([`windows`]), joins them with the
 //!    question ([`layout`]) and finds the gold answer's token positions ([`gold`]);
@@ -27,6 +27,7 @@ pub mod layout;
 pub mod normalise;
 pub mod sampler;
 pub mod score;
+pub mod split;
 pub mod squad;
 pub mod stats;
 pub mod text;

@@ -18,6 +18,7 @@ use crate::error::TrainError;
 use crate::prepare::DevSet;
 use crate::report::{Report, StopSignal};
 use crate::step::micro_batch;
+use crate::threshold::{Revision, TunedOn};
 
 /// How often ranks meet during an evaluation.
 const MEETINGS: usize = 64;
@@ -29,8 +30,8 @@ pub struct Evaluation {
     pub answers: Vec<Answered>,
     /// The official figures.
     pub metrics: Metrics,
-    /// Answers after the best threshold; equal to the predictions for version 1.1.
-    pub revised: BTreeMap<String, String>,
+    /// Answers at the threshold that the spec asks for; absent for version 1.1, and until one is chosen.
+    pub revision: Option<Revision>,
     /// Windows that were scored.
     pub windows: usize,
 }
@@ -62,16 +63,22 @@ impl From<Prediction> for Answered {
 }
 
 impl Evaluation {
-    /// Exact match and F1 that count: after the best thresholds for version 2.0, plain for 1.1.
+    /// Exact match and F1 that count: at the threshold where it was tuned on held-out questions, else after
+    /// the best thresholds for version 2.0, plain for 1.1.
     pub fn headline(&self) -> (f64, f64) {
-        (
-            self.metrics.best_exact.unwrap_or(self.metrics.exact),
-            self.metrics.best_f1.unwrap_or(self.metrics.f1),
-        )
+        match &self.revision {
+            Some(Revision { threshold, exact, f1, .. }) if threshold.tuned_on != TunedOn::Dev => {
+                (*exact, *f1)
+            }
+            _ => (
+                self.metrics.best_exact.unwrap_or(self.metrics.exact),
+                self.metrics.best_f1.unwrap_or(self.metrics.f1),
+            ),
+        }
     }
 }
 
-/// Scores a dev set on all ranks. Rank 0 gets the evaluation, the others `None`; so does rank 0 when a stop
+/// Scores a set of questions on all ranks. Rank 0 gets the evaluation, the others `None`; so does rank 0 when a stop
 /// was asked for on the way.
 ///
 /// # Errors
@@ -150,11 +157,7 @@ fn merge(dev: &DevSet, spec: &JobSpec, answered: Vec<Answered>) -> Evaluation {
     // With a threshold of 1 nobody abstains beyond what the predictions say: the official default.
     let metrics =
         score::evaluate_ordered(&dev.dataset, &predictions, abstaining.then_some(&null_odds[..]), 1.0);
-    let revised = match metrics.revision_threshold() {
-        Some(threshold) => score::revised(&predictions, &null_odds.into_iter().collect(), threshold),
-        None => predictions,
-    };
-    Evaluation { answers, metrics, revised, windows: dev.features.len() }
+    Evaluation { answers, metrics, revision: None, windows: dev.features.len() }
 }
 
 /// Scores of windows, as the data crate wants them.

@@ -17,6 +17,7 @@
 //! | [`adamw`], [`schedule`] | the optimizer on flat memory; the learning rate as a function of the step |
 //! | [`prepare`] | files to network and features |
 //! | [`evaluate`] | sharded scoring, predictions, metric |
+//! | [`threshold`] | the threshold between an answer and none, and the answers at it |
 //! | [`checkpoint`], [`output`] | what is written, and how it stays whole |
 //! | [`report`] | progress to whoever listens, and the wish to stop |
 //! | [`verify`] | a network held against another program's values |
@@ -36,6 +37,7 @@ pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod step;
+pub mod threshold;
 pub mod trainer;
 pub mod verify;
 

@@ -134,7 +134,10 @@ pub fn write_final_model(
 
 fn model_card(spec: &JobSpec, results: &Value) -> String {
     let figure = |key: &str| results.get(key).and_then(Value::as_f64).map(|v| format!("- {key}: {v:.2}\n"));
-    let figures: String = ["exact", "f1", "best_exact", "best_f1"].into_iter().filter_map(figure).collect();
+    let figures: String = ["exact", "f1", "best_exact", "best_f1", "revised_exact", "revised_f1"]
+        .into_iter()
+        .filter_map(figure)
+        .collect();
     format!(
         "---\ntags: [question-answering, squad]\n---\n# {}\n\nFine-tuned with Squadron from `{}`, {:?} head, on SQuAD {} format data.\n\n{}\n## Settings\n\n```yaml\n{}```\n",
         spec.name,
@@ -164,12 +167,15 @@ pub fn write_evaluation(evaluation: &Evaluation, spec: &JobSpec) -> Result<(), T
         });
         write_json(&folder.join("nbest_predictions.json"), &n_best)?;
         write_json(&folder.join("na_prob.json"), &by_id(&|a| json!(a.null_odds)))?;
-        let revised = by_id(&|a| json!(evaluation.revised.get(&a.id).map_or("", String::as_str)));
+        // Without a threshold the answers stay as they are.
+        let revised = evaluation.revision.as_ref().map(|revision| &revision.answers);
+        let revised = by_id(&|a| json!(revised.and_then(|texts| texts.get(&a.id)).unwrap_or(&a.text)));
         write_json(&folder.join("revised_predictions.json"), &revised)
     })
 }
 
-/// The document of results.json: the official metric keys first, then `train` and `weights_sha256`.
+/// The document of results.json: the official metric keys first, then the figures of the revised predictions and
+/// their threshold (version 2.0), `train` and `weights_sha256`.
 ///
 /// # Errors
 /// Should not be possible.
@@ -184,6 +190,11 @@ pub fn results(
         && let Value::Object(keys) = serde_json::to_value(&evaluation.metrics).map_err(internal)?
     {
         all.extend(keys);
+    }
+    if let Some(revision) = evaluation.and_then(|evaluation| evaluation.revision.as_ref()) {
+        all.insert("revised_exact".into(), json!(revision.exact));
+        all.insert("revised_f1".into(), json!(revision.f1));
+        all.insert("threshold".into(), serde_json::to_value(revision.threshold).map_err(internal)?);
     }
     if let Some(train) = train {
         all.insert("train".into(), serde_json::to_value(train).map_err(internal)?);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use squad_data::split::{Split, hold_out};
 use squad_data::{
     BatchSize, Dataset, FeatureCache, FeatureSettings, Features, Opened, PairLayout, Purpose, Sampler,
     TokenBudget, Tokenizer,
@@ -29,6 +30,9 @@ pub struct Prepared {
     pub pad_id: i32,
     /// What to train on; absent when only evaluating.
     pub train: Option<TrainSet>,
+    /// Training questions that are held out of training, to tune the threshold on; absent where the spec holds
+    /// none out, or there is nothing to evaluate.
+    pub held_out: Option<DevSet>,
     /// What to evaluate on.
     pub dev: Option<DevSet>,
     /// The weights to evaluate, where evaluating is the whole task; empty otherwise.
@@ -119,19 +123,12 @@ pub fn prepare(
         .map_err(|error| TrainError::Internal(format!("threads to cut features with: {error}")))?;
     let cache = FeatureCache::from_env();
     let mut hash = Sha256::new();
-    let mut build = |path: &str, purpose: Purpose| -> Result<(Dataset, Features), TrainError> {
-        let dataset = squad_data::squad::read(Path::new(path))?;
-        for warning in dataset.warnings.iter().take(5) {
-            report.note(format!("{path}: {warning}"));
-        }
-        if dataset.warnings.len() > 5 {
-            report.note(format!("{path}: {} more warnings", dataset.warnings.len() - 5));
-        }
+    let mut build = |name: &str, dataset: &Dataset, purpose: Purpose| -> Result<Features, TrainError> {
         let Opened { features, origin } =
-            pool.install(|| Features::open_or_build(&dataset, &tokenizer, &settings, purpose, &cache))?;
+            pool.install(|| Features::open_or_build(dataset, &tokenizer, &settings, purpose, &cache))?;
         let counts = features.counts();
         report.note(format!(
-            "{path}: {} questions, {} kept, {} mismatched, {} unreliable, {} windows, {} without an answer; {origin}",
+            "{name}: {} questions, {} kept, {} mismatched, {} unreliable, {} windows, {} without an answer; {origin}",
             counts.questions,
             counts.kept,
             counts.mismatched,
@@ -140,11 +137,13 @@ pub fn prepare(
             counts.impossible_chunks
         ));
         hash.update(features.digest());
-        Ok((dataset, features))
+        Ok(features)
     };
-    let train = match (task, &spec.data.train) {
-        (Task::Train, Some(path)) => {
-            let (_, features) = build(path, Purpose::Train)?;
+    let train_file = spec.data.train.as_deref().unwrap_or_default();
+    let (train, held_out) = training_questions(spec, task, report)?;
+    let train = match train {
+        Some(dataset) => {
+            let features = build(train_file, &dataset, Purpose::Train)?;
             let sampler = Sampler::new(
                 &features.lengths(),
                 batch_size(spec),
@@ -153,14 +152,19 @@ pub fn prepare(
             )?;
             Some(TrainSet { features, sampler })
         }
-        _ => None,
+        None => None,
+    };
+    let mut evaluated = |name: &str, dataset: Dataset| -> Result<DevSet, TrainError> {
+        let features = build(name, &dataset, Purpose::Evaluate)?;
+        Ok(DevSet { dataset, features })
+    };
+    let held_out = match held_out {
+        Some(dataset) => Some(evaluated(&format!("{train_file}, held out"), dataset)?),
+        None => None,
     };
     report.tick(Phase::Prepare, 3, STAGES);
     let dev = match &spec.data.dev {
-        Some(path) => {
-            let (dataset, features) = build(path, Purpose::Evaluate)?;
-            Some(DevSet { dataset, features })
-        }
+        Some(path) => Some(evaluated(path, read(path, report)?)?),
         None => None,
     };
     report.tick(Phase::Prepare, STAGES, STAGES);
@@ -169,10 +173,41 @@ pub fn prepare(
         model_folder: model_folder.to_owned(),
         pad_id: tokenizer.pad(),
         train,
+        held_out,
         dev,
         checkpoints,
         data_hash: hash.finalize().into(),
     })
+}
+
+/// Reads a question file and tells of its oddities.
+fn read(path: &str, report: &dyn Report) -> Result<Dataset, TrainError> {
+    let dataset = squad_data::squad::read(Path::new(path))?;
+    for warning in dataset.warnings.iter().take(5) {
+        report.note(format!("{path}: {warning}"));
+    }
+    if dataset.warnings.len() > 5 {
+        report.note(format!("{path}: {} more warnings", dataset.warnings.len() - 5));
+    }
+    Ok(dataset)
+}
+
+/// The questions to train on, and those that are held out of training; each where this task needs them. An
+/// evaluation holds out what the training did, as long as file, share and shuffle seed are the same.
+fn training_questions(
+    spec: &JobSpec,
+    task: &Task,
+    report: &dyn Report,
+) -> Result<(Option<Dataset>, Option<Dataset>), TrainError> {
+    let trains = matches!(task, Task::Train);
+    let share = spec.eval.threshold_from.held_out_share();
+    let Some(path) = spec.data.train.as_ref().filter(|_| trains || share.is_some()) else {
+        return Ok((None, None));
+    };
+    let dataset = read(path, report)?;
+    let Some(share) = share else { return Ok((Some(dataset), None)) };
+    let Split { rest, held_out } = hold_out(dataset, share, spec.train.shuffle_seed)?;
+    Ok((trains.then_some(rest), spec.data.dev.is_some().then_some(held_out)))
 }
 
 /// The weights that an evaluation goes through, oldest first.

@@ -14,6 +14,7 @@ use crate::evaluate::{self, Evaluation, gather};
 use crate::output;
 use crate::prepare::{DevSet, Prepared, head_in, precision};
 use crate::report::{Report, StopSignal};
+use crate::threshold::{Revision, Threshold, TunedOn};
 use crate::trainer::{TrainSummary, Trained, train};
 
 /// How a job ended on this rank.
@@ -82,7 +83,7 @@ impl Session<'_> {
         };
         drop(set);
         let evaluation = match &prepared.dev {
-            Some(dev) => match self.evaluate(&prepared.network, dev, prepared.pad_id, "")? {
+            Some(dev) => match self.evaluate(prepared, dev, "")? {
                 Some(evaluation) => Some(evaluation),
                 None if self.stop.is_set() => return Ok(Outcome::Stopped(summary.steps)),
                 None => None,
@@ -114,15 +115,33 @@ impl Session<'_> {
         Ok(results)
     }
 
+    /// Answers the dev set, after the held-out questions where there are any: the threshold of the revised
+    /// answers comes from those, else from the dev set itself.
     fn evaluate(
         &self,
-        network: &squad_model::Network,
+        prepared: &Prepared,
         dev: &DevSet,
-        pad_id: i32,
         label: &str,
     ) -> Result<Option<Evaluation>, TrainError> {
-        let who = (self.collective, label);
-        evaluate::evaluate(network, dev, self.spec, pad_id, who, (self.report, self.stop))
+        let (network, pad_id) = (&prepared.network, prepared.pad_id);
+        let answer = |set: &DevSet, label: &str| {
+            let who = (self.collective, label);
+            evaluate::evaluate(network, set, self.spec, pad_id, who, (self.report, self.stop))
+        };
+        let mut tuned = None;
+        if let Some(set) = &prepared.held_out {
+            tuned = answer(set, format!("{label} held out").trim_start())?;
+            if self.stop.is_set() {
+                return Ok(None);
+            }
+        }
+        let Some(mut evaluation) = answer(dev, label)? else { return Ok(None) };
+        let threshold = match (&tuned, self.spec.eval.threshold_from.held_out_share()) {
+            (Some(tuned), Some(share)) => Threshold::suggested_by(tuned, TunedOn::Train { share }),
+            _ => Threshold::suggested_by(&evaluation, TunedOn::Dev),
+        };
+        evaluation.revision = threshold.map(|threshold| Revision::new(&evaluation, &dev.dataset, threshold));
+        Ok(Some(evaluation))
     }
 
     /// The replaced program's second command: evaluates one checkpoint or every one, and keeps the best by
@@ -143,7 +162,7 @@ impl Session<'_> {
                 prepared.network = network;
             }
             let label = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            let evaluation = self.evaluate(&prepared.network, &dev, prepared.pad_id, &label)?;
+            let evaluation = self.evaluate(&prepared, &dev, &label)?;
             if self.stop.is_set() {
                 return Ok(Outcome::Stopped(0));
             }

@@ -160,6 +160,37 @@ fn conditional_head_trains_and_all_files_are_there() {
 }
 
 #[test]
+fn a_threshold_is_tuned_on_questions_that_were_not_trained_on() {
+    let place = Place::new(32, 1, 60);
+    let run = |out: &str, source: serde_json::Value| {
+        let eval = json!({"threshold_from": source});
+        let spec = place.spec(out, json!({"head": "conditional", "train": {"epochs": 1}, "eval": eval}));
+        (results(place.run(&spec, 2).unwrap()), spec)
+    };
+    let (from_dev, _) = run("dev", json!("dev"));
+    let threshold = &from_dev["threshold"];
+    assert_eq!((&threshold["from"], &threshold["questions"]), (&json!("dev"), &json!(12)));
+    assert!(threshold.get("share").is_none());
+
+    let (from_train, spec) = run("train", json!(0.25));
+    let threshold = &from_train["threshold"];
+    assert_eq!((&threshold["from"], &threshold["questions"]), (&json!("train"), &json!(15)));
+    assert_eq!(threshold["share"], 0.25);
+    let examples = |results: &serde_json::Value| results["train"]["examples"].as_u64().unwrap();
+    assert!(examples(&from_train) <= examples(&from_dev) - 15, "held-out questions were trained on");
+    for (revised, best) in [("revised_exact", "best_exact"), ("revised_f1", "best_f1")] {
+        let figure = |key: &str| from_train[key].as_f64().unwrap();
+        assert!(figure(revised) <= figure(best) + 1e-9, "no threshold beats the best one of dev");
+    }
+
+    let task = Task::Evaluate { checkpoint: Checkpoint::Latest };
+    let again = results(place.run_task(&spec, &task, 2, &StopSignal::new()).unwrap());
+    for key in ["threshold", "revised_exact", "revised_f1"] {
+        assert_eq!(again[key], from_train[key], "{key}");
+    }
+}
+
+#[test]
 fn an_earlier_run_is_moved_aside() {
     let place = Place::new(32, 1, 20);
     let spec = place.spec("out", json!({"train": {"steps": 2}}));

@@ -18,6 +18,7 @@ mod score;
 mod score_golden;
 mod score_properties;
 mod shared_data;
+mod split;
 mod stats;
 mod tokenizer;
 mod tokenizer_files;
