@@ -172,9 +172,9 @@ fn a_budget_is_used_and_steps_have_alike_lengths_in_no_order() {
         })
         .collect();
     assert!(widths.iter().all(|(least, most)| most - least <= 60), "a step mixes short and long: {widths:?}");
-    let falls = widths.windows(2).filter(|pair| pair[1].1 < pair[0].1).count();
-    let half = widths.len() / 2;
-    assert!(falls.abs_diff(half) <= half / 2, "{falls} falls in {} steps", widths.len());
+    // In order of length, neighbouring steps would be some ten tokens apart.
+    let apart: usize = widths.windows(2).map(|pair| pair[0].1.abs_diff(pair[1].1)).sum();
+    assert!(apart > 50 * widths.len(), "steps come in order of length: {widths:?}");
     assert_ne!(sampler.step(0).micro_batches, sampler.step(sampler.steps_per_epoch()).micro_batches);
 }
 
