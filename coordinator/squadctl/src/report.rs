@@ -149,7 +149,9 @@ fn facts(job: &Job, results: &serde_json::Map<String, Value>) -> Vec<(&'static s
 /// A row of the table, for the official script's keys.
 fn metric(key: &str, value: &Value) -> Option<[String; 2]> {
     let official = matches!(key, "exact" | "f1" | "total")
-        || ["HasAns_", "NoAns_", "best_exact", "best_f1"].iter().any(|prefix| key.starts_with(prefix));
+        || ["HasAns_", "NoAns_", "best_exact", "best_f1", "revised_"]
+            .iter()
+            .any(|prefix| key.starts_with(prefix));
     let number = value.as_f64().filter(|_| official)?;
     let shown = if key.ends_with("total") {
         value.to_string()

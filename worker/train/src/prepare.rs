@@ -117,33 +117,12 @@ pub fn prepare(
     }
     report.tick(Phase::Prepare, 2, STAGES);
 
-    // While one rank cuts, the others of its host wait for it: all processors are its own, not only a rank's share.
-    let pool = rayon::ThreadPoolBuilder::new()
-        .build()
-        .map_err(|error| TrainError::Internal(format!("threads to cut features with: {error}")))?;
-    let cache = FeatureCache::from_env();
-    let mut hash = Sha256::new();
-    let mut build = |name: &str, dataset: &Dataset, purpose: Purpose| -> Result<Features, TrainError> {
-        let Opened { features, origin } =
-            pool.install(|| Features::open_or_build(dataset, &tokenizer, &settings, purpose, &cache))?;
-        let counts = features.counts();
-        report.note(format!(
-            "{name}: {} questions, {} kept, {} mismatched, {} unreliable, {} windows, {} without an answer; {origin}",
-            counts.questions,
-            counts.kept,
-            counts.mismatched,
-            counts.unreliable,
-            counts.chunks,
-            counts.impossible_chunks
-        ));
-        hash.update(features.digest());
-        Ok(features)
-    };
+    let mut cutting = Cutting::new(&tokenizer, settings, report)?;
     let train_file = spec.data.train.as_deref().unwrap_or_default();
     let (train, held_out) = training_questions(spec, task, report)?;
     let train = match train {
         Some(dataset) => {
-            let features = build(train_file, &dataset, Purpose::Train)?;
+            let features = cutting.features(train_file, &dataset, Purpose::Train)?;
             let sampler = Sampler::new(
                 &features.lengths(),
                 batch_size(spec),
@@ -154,17 +133,13 @@ pub fn prepare(
         }
         None => None,
     };
-    let mut evaluated = |name: &str, dataset: Dataset| -> Result<DevSet, TrainError> {
-        let features = build(name, &dataset, Purpose::Evaluate)?;
-        Ok(DevSet { dataset, features })
-    };
     let held_out = match held_out {
-        Some(dataset) => Some(evaluated(&format!("{train_file}, held out"), dataset)?),
+        Some(dataset) => Some(cutting.evaluated(&format!("{train_file}, held out"), dataset)?),
         None => None,
     };
     report.tick(Phase::Prepare, 3, STAGES);
     let dev = match &spec.data.dev {
-        Some(path) => Some(evaluated(path, read(path, report)?)?),
+        Some(path) => Some(cutting.evaluated(path, read(path, report)?)?),
         None => None,
     };
     report.tick(Phase::Prepare, STAGES, STAGES);
@@ -176,8 +151,55 @@ pub fn prepare(
         held_out,
         dev,
         checkpoints,
-        data_hash: hash.finalize().into(),
+        data_hash: cutting.hash.finalize().into(),
     })
+}
+
+/// Cuts question sets into features, and hashes what it cut.
+struct Cutting<'a> {
+    tokenizer: &'a Tokenizer,
+    settings: FeatureSettings,
+    cache: FeatureCache,
+    pool: rayon::ThreadPool,
+    hash: Sha256,
+    report: &'a dyn Report,
+}
+
+impl<'a> Cutting<'a> {
+    fn new(
+        tokenizer: &'a Tokenizer,
+        settings: FeatureSettings,
+        report: &'a dyn Report,
+    ) -> Result<Self, TrainError> {
+        // While one rank cuts, the others of its host wait for it: all processors are its own.
+        let pool = rayon::ThreadPoolBuilder::new()
+            .build()
+            .map_err(|error| TrainError::Internal(format!("threads to cut features with: {error}")))?;
+        Ok(Self { tokenizer, settings, cache: FeatureCache::from_env(), pool, hash: Sha256::new(), report })
+    }
+
+    fn features(&mut self, name: &str, dataset: &Dataset, purpose: Purpose) -> Result<Features, TrainError> {
+        let Self { tokenizer, settings, cache, .. } = self;
+        let Opened { features, origin } =
+            self.pool.install(|| Features::open_or_build(dataset, tokenizer, settings, purpose, cache))?;
+        let counts = features.counts();
+        self.report.note(format!(
+            "{name}: {} questions, {} kept, {} mismatched, {} unreliable, {} windows, {} without an answer; {origin}",
+            counts.questions,
+            counts.kept,
+            counts.mismatched,
+            counts.unreliable,
+            counts.chunks,
+            counts.impossible_chunks
+        ));
+        self.hash.update(features.digest());
+        Ok(features)
+    }
+
+    fn evaluated(&mut self, name: &str, dataset: Dataset) -> Result<DevSet, TrainError> {
+        let features = self.features(name, &dataset, Purpose::Evaluate)?;
+        Ok(DevSet { dataset, features })
+    }
 }
 
 /// Reads a question file and tells of its oddities.
