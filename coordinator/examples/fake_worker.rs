@@ -7,6 +7,7 @@
 //! | `succeed` | five steps, an evaluation, results |
 //! | `hold` | steps until it is stopped |
 //! | `flee` | as `hold`, but a rank that loses a neighbour ends without a word |
+//! | `frail` | as `succeed`, but in the job's first life rank 1 is killed at its third step |
 //! | `crash` | rank 1 reports a loss that is not finite, and ends |
 //! | `disagree` | rank 1 has other features |
 //! | `broken` | rank 1 writes 30 lines and ends before it says Hello |
@@ -63,6 +64,8 @@ async fn live(ticket: Ticket) -> anyhow::Result<ExitCode> {
     let odd = ticket.slot == 1;
     println!("pid {}", std::process::id());
     println!("token {}", ticket.token);
+    println!("task {}", serde_json::to_string(&ticket.task)?);
+    let frail = mode == "frail" && ticket.generation == squad_proto::Generation::FIRST;
     println!("threads {}", std::env::var("OMP_NUM_THREADS").unwrap_or_default());
     eprintln!("slot {} complains", ticket.slot);
     if mode == "broken" && odd {
@@ -96,14 +99,25 @@ async fn live(ticket: Ticket) -> anyhow::Result<ExitCode> {
     let Hear::Assign(place) = session.hear().await? else { bail!("expected Assign") };
     println!("rank {} of {}", place.rank, place.world);
     let data = if mode == "disagree" && odd { "other" } else { "same" };
-    session.say(Say::Ready(pb::Ready { layout_sha256: "layout".into(), data_sha256: data.into() })).await;
+    session
+        .say(Say::Ready(pb::Ready {
+            layout_sha256: "layout".into(),
+            data_sha256: data.into(),
+            start: String::new(),
+        }))
+        .await;
     let peers = match session.hear().await? {
         Hear::Begin(begin) => begin.peers,
         Hear::Stop(_) => return Ok(session.stopped(0).await),
         Hear::Assign(_) => bail!("assigned twice"),
     };
     let neighbours = Neighbours::meet(ring, peers, place.rank).await?;
-    work(&mode, place.rank, session, neighbours).await
+    let mode = match (mode.as_str(), frail) {
+        ("frail", true) => "frail",
+        ("frail", false) => "succeed",
+        (other, _) => other,
+    };
+    work(mode, place.rank, session, neighbours).await
 }
 
 /// Steps until the work is done, or something ends it.
@@ -121,7 +135,7 @@ async fn work(mode: &str, rank: u32, mut session: Session, mut ring: Neighbours)
                 Err(_) => return Ok(ExitCode::from(1)),
             },
             // A world of one has no neighbours: the branch is never taken.
-            Some(lost) = ring.lost.recv(), if matches!(mode, "hold" | "flee" | "crash" | "leave") => {
+            Some(lost) = ring.lost.recv(), if matches!(mode, "hold" | "flee" | "crash" | "leave" | "frail") => {
                 if mode == "flee" {
                     return Ok(ExitCode::from(7));
                 }
@@ -135,6 +149,7 @@ async fn work(mode: &str, rank: u32, mut session: Session, mut ring: Neighbours)
                     let report = FailureReport::new(FailureCode::NotFinite, "the loss is not finite");
                     return Ok(session.failed(report).await);
                 }
+                "frail" => nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)?,
                 "leave" => return Ok(ExitCode::SUCCESS),
                 _ => {}
             }

@@ -90,7 +90,9 @@ impl Driver {
                 Some(event) = own.recv() => event,
                 () = timer => Event::Tick,
             };
+            let life = self.machine.generation();
             match &event {
+                Event::Worker { generation, .. } if *generation != life => {}
                 // Closing our half tells the worker that all it said was taken in; only then it exits, so
                 // that its end never overtakes its results.
                 Event::Worker { slot, input: Input::SessionClosed, .. } => {
@@ -103,6 +105,10 @@ impl Driver {
             }
             let timer_fired = matches!(event, Event::Tick);
             let actions = self.machine.step(event, born.elapsed());
+            if self.machine.generation() != life {
+                // A new life: its workers take the slots anew.
+                sessions.clear();
+            }
             // A stale message changes nothing, not even the timer.
             if timer_fired || !actions.is_empty() {
                 wake = None;
@@ -154,7 +160,10 @@ impl Driver {
             world: self.job.world,
             token: self.job.token.clone(),
             spec: self.job.spec.clone(),
-            task: self.job.task.clone(),
+            task: match &self.job.task {
+                Task::Train { resume } => Task::Train { resume: *resume || self.machine.goes_on() },
+                evaluate => evaluate.clone(),
+            },
             threads: self.job.threads,
         };
         let log = log_folder(&self.job.spec.output_dir, &self.job.id).join(format!("rank-{slot}.log"));

@@ -158,7 +158,11 @@ impl Registry {
         let patience = std::time::Duration::from_secs_f64(spec.fault.patience_s);
         let driver = Driver {
             registry: self.clone(),
-            machine: job::Machine::new(processes, Deadlines::from_patience(patience)),
+            machine: job::Machine::new(
+                processes,
+                Deadlines::from_patience(patience),
+                spec.fault.max_restarts,
+            ),
             launcher: LocalLauncher::new(self.0.config.worker_program.clone()),
             job: driver::Assignment {
                 id: id.clone(),
@@ -277,7 +281,7 @@ impl Record {
                 self.state = *state;
                 self.reason.clone_from(reason);
                 if *state == JobState::Starting {
-                    self.started_unix_ms = Some(event.unix_ms);
+                    self.started_unix_ms.get_or_insert(event.unix_ms);
                 }
                 if state.is_final() {
                     self.finished_unix_ms = Some(event.unix_ms);

@@ -16,6 +16,8 @@ pub enum JobState {
     Starting,
     /// All ranks are joined and at work.
     Running,
+    /// A worker was lost: the others are ending, and all are started again from the newest checkpoint.
+    Restarting,
     /// Asked to stop; workers are ending.
     Stopping,
     /// Done: results are there.
@@ -38,6 +40,7 @@ impl JobState {
             Self::Queued => "queued",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Restarting => "restarting",
             Self::Stopping => "stopping",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
@@ -52,8 +55,8 @@ impl fmt::Display for JobState {
     }
 }
 
-/// What a running job is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// What a running job is doing, in the order in which it does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Reading data, building features, loading weights.

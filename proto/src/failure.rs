@@ -53,11 +53,19 @@ codes! {
     Launch = "SQ-009";
     /// The coordinator went away.
     CoordinatorLost = "SQ-010";
+    /// A run cannot be gone on with from its checkpoints.
+    Checkpoint = "SQ-011";
     /// Nothing above: a defect of Squadron.
     Internal = "SQ-099";
 }
 
 impl FailureCode {
+    /// Whether the same job may succeed when it is started again as it is: a process or a connection was lost,
+    /// nothing that the job was given is wrong.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::WorkerDied | Self::WorkerStalled | Self::Collective)
+    }
+
     /// What a user can do, in one sentence.
     pub fn remedy(self) -> &'static str {
         match self {
@@ -79,6 +87,9 @@ impl FailureCode {
                 "check that the worker program is there and can be executed (squad-worker --version)"
             }
             Self::CoordinatorLost => "start the job again",
+            Self::Checkpoint => {
+                "give the run the settings and the training file that it began with, or start afresh without --resume"
+            }
             Self::Internal => "please report it with the log of the rank",
         }
     }
@@ -98,7 +109,7 @@ impl FromStr for FailureCode {
             .iter()
             .copied()
             .find(|code| code.as_str().eq_ignore_ascii_case(text))
-            .ok_or_else(|| format!("{text} is not a failure code; codes are SQ-001 to SQ-010 and SQ-099"))
+            .ok_or_else(|| format!("{text} is not a failure code; codes are SQ-001 to SQ-011 and SQ-099"))
     }
 }
 

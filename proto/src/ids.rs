@@ -36,6 +36,11 @@ impl Generation {
     /// The first life of a job.
     pub const FIRST: Self = Self(1);
 
+    /// How often the gang was restarted before this life.
+    pub fn restarts(self) -> u32 {
+        self.0.saturating_sub(1)
+    }
+
     /// The life after this one.
     pub fn next(self) -> Self {
         Self(self.0 + 1)

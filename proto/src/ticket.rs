@@ -79,7 +79,7 @@ mod tests {
             world: 1,
             token: "very-secret".into(),
             spec: serde_json::from_value(spec).unwrap(),
-            task: super::Task::Train,
+            task: super::Task::default(),
             threads: 1,
         };
         assert!(!format!("{ticket:?}").contains("very-secret"));

@@ -76,7 +76,7 @@ impl Job {
             },
             "train": {"steps": 6, "batch_size": 2, "learning_rate": 1e-4, "log_every": 1, "bias_correction": true},
             "resources": {"workers": 2},
-            "fault": {"patience_s": 20},
+            "fault": {"patience_s": 40},
         })
     }
 

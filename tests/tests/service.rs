@@ -7,6 +7,7 @@ use squad_tests::{Daemon, Job, wait_for, workers_in};
 fn endless(job: &Job, daemon: &Daemon) -> String {
     let mut spec = job.spec();
     spec["train"]["steps"] = 100_000.into();
+    spec["fault"]["max_restarts"] = 0.into();
     job.write_spec(&spec);
     let submitted =
         job.squadctl(&["submit", "job.yaml", "--server", &daemon.url, "--output", "json"]).success();

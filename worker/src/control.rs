@@ -8,12 +8,14 @@ use squad_train::run::Outcome;
 /// From the compute thread.
 #[derive(Debug)]
 pub(crate) enum FromCompute {
-    /// Weights and features are there; these are the hashes of the parameters' layout and of the features.
+    /// Weights and features are there; this is what all ranks must have alike.
     Ready {
-        /// Layout, in hex.
+        /// Hash of the parameters' layout, in hex.
         layout: String,
-        /// Features, in hex.
+        /// Hash of the features, in hex.
         data: String,
+        /// What training starts from: empty, or step and hash of a checkpoint.
+        start: String,
     },
     /// A phase went on.
     Progress(Progress),

@@ -10,7 +10,7 @@ use anyhow::Context;
 use squad_collective::{Background, Fence, RingListener, Topology};
 use squad_proto::{FailureCode, FailureReport, Ticket};
 use squad_train::run::Outcome;
-use squad_train::{StopSignal, TrainError};
+use squad_train::{Prepared, StopSignal, TrainError};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::control::{Begin, FromCompute, Place};
@@ -113,11 +113,15 @@ impl Compute {
             squad_train::prepare(spec, &self.ticket.task, &folder, &reporter).map_err(|e| failure::report(&e))
         });
         let prepared = match prepared {
-            Ok(prepared) => prepared,
+            Ok(prepared) => Prepared { restarts: self.ticket.generation.restarts(), ..prepared },
             Err(report) => return Some(Err(report)),
         };
         let layout = prepared.network.layout_hash();
-        let ready = FromCompute::Ready { layout: hex::encode(layout), data: hex::encode(prepared.data_hash) };
+        let ready = FromCompute::Ready {
+            layout: hex::encode(layout),
+            data: hex::encode(prepared.data_hash),
+            start: prepared.start(),
+        };
         self.to_control.send(ready).ok()?;
         let begin = self.begin.recv().ok()?;
 

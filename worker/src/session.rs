@@ -10,6 +10,7 @@ use squad_proto::pb::to_worker::Body as Hear;
 use squad_proto::{Deadlines, FailureReport, Fence, Ticket, pb};
 use squad_train::StopSignal;
 use squad_train::run::Outcome;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
@@ -67,6 +68,7 @@ pub(crate) async fn run(
     // The coordinator answers a session only once it has heard hello, which therefore waits in the channel.
     let mut hear = open(&session.ticket, outbound, deadlines.hello).await?;
     let mut beat = tokio::time::interval(deadlines.beat);
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut begun = false;
     loop {
         tokio::select! {
@@ -95,29 +97,28 @@ pub(crate) async fn run(
                         tracing::info!("asked to stop: {}", stop.reason);
                         session.stop.set();
                         if !begun {
-                            // Loading cannot be interrupted, and nothing of it needs to be kept.
-                            talk.say(Say::Stopped(pb::Stopped { step: 0 }));
-                            return Ok(close(talk, hear, Ended::Well).await);
+                            return Ok(leave_early(talk, hear).await);
                         }
                     }
                     None => {}
                 }
             }
-            event = from_compute.recv() => match event {
-                Some(FromCompute::Ready { layout, data }) => {
-                    talk.say(Say::Ready(pb::Ready { layout_sha256: layout, data_sha256: data }));
-                }
-                Some(FromCompute::Progress(progress)) => talk.say(Say::Progress((&progress).into())),
-                Some(FromCompute::Note(text)) => talk.say(Say::Note(pb::Note { rank: talk.rank, text })),
-                Some(FromCompute::Finished(outcome)) => {
-                    let ended = talk.finish(outcome);
+            event = from_compute.recv() => {
+                if let Some(ended) = talk.pass_on(event.context("the compute thread ended without a word")?) {
                     return Ok(close(talk, hear, ended).await);
                 }
-                None => anyhow::bail!("the compute thread ended without a word"),
-            },
+            }
             _ = beat.tick() => {
                 let (phase, done) = session.position.get();
                 talk.say(Say::Beat(pb::Beat { phase: pb::Phase::from(phase).into(), done }));
+            }
+            _ = terminate.recv() => {
+                tracing::info!("asked to stop by SIGTERM");
+                // This rank's vote: all stop after the same step, with a checkpoint.
+                session.stop.set();
+                if !begun {
+                    return Ok(leave_early(talk, hear).await);
+                }
             }
             _ = &mut lifeline => {
                 tracing::error!("the launcher is gone");
@@ -168,6 +169,12 @@ async fn give_up(
     Ended::Badly
 }
 
+/// Ends before training has begun: loading cannot be interrupted, and nothing of it needs to be kept.
+async fn leave_early(talk: Talk, hear: Streaming<pb::ToWorker>) -> Ended {
+    talk.say(Say::Stopped(pb::Stopped { step: 0 }));
+    close(talk, hear, Ended::Well).await
+}
+
 /// Ends this side of the session and waits until the coordinator has taken in everything.
 async fn close(talk: Talk, mut hear: Streaming<pb::ToWorker>, ended: Ended) -> Ended {
     drop(talk);
@@ -190,6 +197,19 @@ impl Talk {
     fn say(&self, body: Say) {
         // A closed session is noticed where it is read.
         self.say.send(pb::FromWorker { fence: Some((&self.fence).into()), body: Some(body) }).ok();
+    }
+
+    /// Passes on what the compute thread says; gives how the process should end if that was the last of it.
+    fn pass_on(&self, event: FromCompute) -> Option<Ended> {
+        match event {
+            FromCompute::Ready { layout, data, start } => {
+                self.say(Say::Ready(pb::Ready { layout_sha256: layout, data_sha256: data, start }));
+            }
+            FromCompute::Progress(progress) => self.say(Say::Progress((&progress).into())),
+            FromCompute::Note(text) => self.say(Say::Note(pb::Note { rank: self.rank, text })),
+            FromCompute::Finished(outcome) => return Some(self.finish(outcome)),
+        }
+        None
     }
 
     fn finish(&self, outcome: Result<Outcome, FailureReport>) -> Ended {

@@ -55,7 +55,7 @@ impl JobFile {
         }
         let spec = validate(&value, &source.name)?;
         let task = match (arguments.eval_only, arguments.checkpoint.as_deref()) {
-            (false, _) => Task::Train,
+            (false, _) => Task::Train { resume: arguments.resume },
             (true, None | Some("latest")) => Task::Evaluate { checkpoint: Checkpoint::Latest },
             (true, Some("all")) => Task::Evaluate { checkpoint: Checkpoint::All },
             (true, Some(path)) => Task::Evaluate { checkpoint: Checkpoint::Path(path.into()) },
@@ -94,7 +94,7 @@ impl JobFile {
         if let Err(problem) = resolve_model(&mut spec, &base) {
             problems.push(problem);
         }
-        let train = spec.data.train.as_ref().filter(|_| self.task == Task::Train);
+        let train = spec.data.train.as_ref().filter(|_| self.task.trains());
         for (field, path) in [("data.train", train), ("data.dev", spec.data.dev.as_ref())] {
             problems.extend(path.and_then(|path| look_at_data(field, Path::new(path))));
         }
@@ -128,7 +128,7 @@ impl JobFile {
         let data = &self.spec.get().data;
         let nothing = |field, allowed| vec![problem(field, "nothing".into(), allowed)];
         match self.task {
-            Task::Train if data.train.is_none() => {
+            Task::Train { .. } if data.train.is_none() => {
                 nothing("data.train", "a file to train on, or --eval-only to evaluate checkpoints")
             }
             Task::Evaluate { .. } if data.dev.is_none() => {
@@ -267,6 +267,7 @@ mod tests {
                 recipe: None,
                 processes: None,
                 overrides: Vec::new(),
+                resume: false,
                 eval_only: checkpoint.is_some(),
                 checkpoint: checkpoint.map(str::to_owned),
             };
@@ -282,7 +283,7 @@ mod tests {
         case.put(&["t.json", "d.json", "m/config.json"]);
         let LocalJob { spec, task, folder } = case.resolve(&[]).unwrap();
         assert_eq!(folder, case.folder.path());
-        assert_eq!(task, Task::Train);
+        assert_eq!(task, Task::default());
         assert_eq!(spec.data.train, Some(case.at("t.json")));
         assert_eq!((spec.model, spec.output_dir), (case.at("m"), case.at("out/deep")));
         assert!(!case.folder.path().join("out").exists());

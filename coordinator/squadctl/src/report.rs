@@ -31,7 +31,7 @@ pub(crate) fn ended(job: &Job, output: Output) -> anyhow::Result<()> {
             Ok(())
         }
         JobState::Cancelled => {
-            output.talk(&format!("{} was cancelled after {took}", job.id));
+            output.talk(&format!("{} was cancelled after {took}: {}", job.id, job.reason));
             Ok(())
         }
         _ => {

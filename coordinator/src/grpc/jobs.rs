@@ -40,7 +40,7 @@ impl JobsService {
         if root.join(&spec.model).is_dir() {
             spec.model = root.join(&spec.model).to_string_lossy().into_owned();
         }
-        let trains = *task == Task::Train;
+        let trains = task.trains();
         let mut problems = Vec::new();
         for (field, path, wanted, needed) in
             [("data.train", &spec.data.train, trains, trains), ("data.dev", &spec.data.dev, true, !trains)]
@@ -83,7 +83,7 @@ impl pb::jobs_server::Jobs for JobsService {
     async fn submit(&self, request: Request<pb::SubmitRequest>) -> Result<Response<pb::SubmitReply>, Status> {
         let request = request.into_inner();
         let task: Task = match request.task_json.as_str() {
-            "" => Task::Train,
+            "" => Task::default(),
             text => {
                 serde_json::from_str(text).map_err(|e| Status::invalid_argument(format!("the task: {e}")))?
             }

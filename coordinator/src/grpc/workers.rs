@@ -9,7 +9,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::driver::Inbox;
-use crate::job::{Event, Input};
+use crate::job::{Event, Having, Input};
 use crate::registry::Registry;
 
 /// The service of workers.
@@ -74,7 +74,9 @@ impl pb::workers_server::Workers for WorkersService {
 fn input_of(body: Body) -> Option<Input> {
     Some(match body {
         Body::Hello(_) => return None,
-        Body::Ready(ready) => Input::Ready { layout: ready.layout_sha256, data: ready.data_sha256 },
+        Body::Ready(ready) => {
+            Input::Ready(Having { layout: ready.layout_sha256, data: ready.data_sha256, start: ready.start })
+        }
         Body::Progress(progress) => Input::Progress(progress.try_into().ok()?),
         Body::Note(note) => Input::Note(note.text),
         Body::Failure(report) => Input::Failure(FailureReport::from(report)),

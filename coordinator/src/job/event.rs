@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use squad_proto::{EventBody, FailureReport, Generation, Phase, Progress};
 
+use super::rendezvous::Having;
+
 /// Something that happened to the job, or at one of its workers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -38,12 +40,7 @@ pub enum Input {
         ring: String,
     },
     /// Weights and features are there.
-    Ready {
-        /// Hash of the parameters' layout.
-        layout: String,
-        /// Hash of the features.
-        data: String,
-    },
+    Ready(Having),
     /// It lives.
     Beat {
         /// What it does.

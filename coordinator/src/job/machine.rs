@@ -6,7 +6,8 @@ use squad_proto::{Deadlines, EventBody, FailureCode, FailureReport, Generation, 
 
 use super::blame::{self, Weight};
 use super::event::{Action, Event, Exit, Input, Order};
-use super::rendezvous::{Hashes, disagreement};
+use super::rendezvous::{Having, disagreement};
+use super::restart::Restarts;
 
 /// How long echoes are collected before the first one is believed.
 const BLAME_WINDOW: Duration = Duration::from_secs(2);
@@ -15,7 +16,7 @@ const BLAME_WINDOW: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 struct Worker {
     ring: Option<String>,
-    ready: Option<Hashes>,
+    ready: Option<Having>,
     /// When it was last heard of; launched counts.
     heard: Duration,
     position: Option<(Phase, u64)>,
@@ -26,11 +27,13 @@ struct Worker {
     gone: bool,
 }
 
-/// Why a job is to end early.
+/// Why the present life is to end early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     Cancel,
     Failure,
+    /// A failure after which another life begins, once all workers are gone and this time has passed.
+    Restart(Duration),
 }
 
 /// A job's whole state.
@@ -46,12 +49,18 @@ pub struct Machine {
     blame_at: Option<Duration>,
     term_at: Option<Duration>,
     kill_at: Option<Duration>,
+    restarts: Restarts,
+    restart_at: Option<Duration>,
+    /// Some life has trained: the output folder is this job's.
+    trained: bool,
+    /// The step that workers stopped after.
+    stopped_after: Option<u64>,
     results: Option<serde_json::Value>,
 }
 
 impl Machine {
-    /// A queued job of `world` workers.
-    pub fn new(world: u32, deadlines: Deadlines) -> Self {
+    /// A queued job of `world` workers, which may be started again `max_restarts` times.
+    pub fn new(world: u32, deadlines: Deadlines, max_restarts: u32) -> Self {
         Self {
             generation: Generation::FIRST,
             deadlines,
@@ -63,6 +72,10 @@ impl Machine {
             blame_at: None,
             term_at: None,
             kill_at: None,
+            restarts: Restarts::new(max_restarts),
+            restart_at: None,
+            trained: false,
+            stopped_after: None,
             results: None,
         }
     }
@@ -75,6 +88,12 @@ impl Machine {
     /// Its present life.
     pub fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// Whether the present life goes on with what an earlier one of this job trained. One that was lost before its
+    /// first step may have left an older job's checkpoints in their place.
+    pub fn goes_on(&self) -> bool {
+        self.trained && self.generation > Generation::FIRST
     }
 
     /// Takes in what happened at time `now`; gives what is to be done, in this order.
@@ -100,7 +119,7 @@ impl Machine {
         }
         if !self.state.is_final() {
             self.deadlines(now, &mut actions);
-            self.conclude(&mut actions);
+            self.conclude(now, &mut actions);
         }
         if !self.state.is_final()
             && let Some(next) = self.next_deadline()
@@ -119,8 +138,12 @@ impl Machine {
         if self.state != JobState::Queued {
             return;
         }
-        self.started = now;
         self.enter(JobState::Starting, format!("launching {} workers", self.workers.len()), actions);
+        self.launch(now, actions);
+    }
+
+    fn launch(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.started = now;
         for (slot, worker) in self.workers.iter_mut().enumerate() {
             worker.heard = now;
             actions.push(Action::Launch { slot: slot as u32 });
@@ -130,9 +153,10 @@ impl Machine {
     fn cancel(&mut self, reason: &str, now: Duration, actions: &mut Vec<Action>) {
         if self.state == JobState::Queued {
             self.enter(JobState::Cancelled, reason, actions);
-        } else if self.cause.is_none() {
+        } else if matches!(self.cause, None | Some(Cause::Restart(_))) {
             self.cause = Some(Cause::Cancel);
             self.blame_at = None;
+            self.restart_at = None;
             self.enter(JobState::Stopping, reason, actions);
             self.stop_all(reason, actions);
             self.term_at = Some(now + self.deadlines.stop_grace);
@@ -165,10 +189,10 @@ impl Machine {
                 self.report(FailureReport::new(FailureCode::Launch, message).of_rank(rank), now, actions);
             }
             Input::Hello { ring } => self.hello(slot, ring, actions),
-            Input::Ready { layout, data } => self.ready(slot, (layout, data), now, actions),
-            Input::Beat { phase, done } => self.workers[slot].position = Some((phase, done)),
+            Input::Ready(having) => self.ready(slot, having, now, actions),
+            Input::Beat { phase, done } => self.locate(slot, phase, done),
             Input::Progress(progress) => {
-                self.workers[slot].position = Some((progress.phase, progress.done));
+                self.locate(slot, progress.phase, progress.done);
                 // Rank 0 speaks for all.
                 if rank == 0 {
                     actions.push(Action::Record(EventBody::Progress(progress)));
@@ -187,11 +211,23 @@ impl Machine {
                     self.results = results;
                 }
             }
-            Input::Stopped(_) => self.workers[slot].ended = true,
+            Input::Stopped(step) => {
+                self.workers[slot].ended = true;
+                self.stopped_after = self.stopped_after.max(Some(step));
+                if self.cause.is_none() {
+                    // Somebody asked the worker, not us: its machine is wanted back, say. The others follow it.
+                    self.cancel(&format!("rank {rank} was asked to end by SIGTERM"), now, actions);
+                }
+            }
             // The end of the process follows, or silence.
             Input::SessionClosed => {}
             Input::Exited(exit, tail) => self.exited(slot, exit, tail, now, actions),
         }
+    }
+
+    fn locate(&mut self, slot: usize, phase: Phase, done: u64) {
+        self.workers[slot].position = Some((phase, done));
+        self.trained |= phase == Phase::Train;
     }
 
     fn hello(&mut self, slot: usize, ring: String, actions: &mut Vec<Action>) {
@@ -208,12 +244,12 @@ impl Machine {
         }
     }
 
-    fn ready(&mut self, slot: usize, hashes: Hashes, now: Duration, actions: &mut Vec<Action>) {
-        self.workers[slot].ready = Some(hashes);
+    fn ready(&mut self, slot: usize, having: Having, now: Duration, actions: &mut Vec<Action>) {
+        self.workers[slot].ready = Some(having);
         if self.state != JobState::Starting {
             return;
         }
-        let all: Vec<Hashes> = self.workers.iter().filter_map(|w| w.ready.clone()).collect();
+        let all: Vec<Having> = self.workers.iter().filter_map(|w| w.ready.clone()).collect();
         let peers: Vec<String> = self.workers.iter().filter_map(|w| w.ring.clone()).collect();
         if all.len() < self.workers.len() || peers.len() < self.workers.len() {
             return;
@@ -270,16 +306,26 @@ impl Machine {
         }
     }
 
-    /// Ends the job because of the reports.
+    /// Ends the present life because of the reports, and the job unless it is to be started again.
     fn fail(&mut self, now: Duration, actions: &mut Vec<Action>) {
         if self.cause.is_some() {
             return;
         }
         let Some(root) = blame::root(&self.reports) else { return };
         let reason = root.to_string();
-        self.cause = Some(Cause::Failure);
         self.blame_at = None;
-        self.enter(JobState::Stopping, reason.clone(), actions);
+        let place = self.workers.iter().filter_map(|w| w.position).max().unwrap_or((Phase::Prepare, 0));
+        match self.restarts.after(root, place) {
+            Ok(wait) => {
+                self.cause = Some(Cause::Restart(wait));
+                self.enter(JobState::Restarting, reason.clone(), actions);
+            }
+            Err(why) => {
+                self.cause = Some(Cause::Failure);
+                self.enter(JobState::Stopping, reason.clone(), actions);
+                actions.extend(why.map(|text| Action::Record(EventBody::Note { rank: None, text })));
+            }
+        }
         self.stop_all(&reason, actions);
         // The survivors have nothing to keep: a checkpoint of a gang that lost a rank is the last one.
         for slot in self.present() {
@@ -300,6 +346,9 @@ impl Machine {
             report.phase = position.map(|(phase, _)| phase);
             report.step = position.filter(|(phase, _)| *phase == Phase::Train).map(|(_, done)| done);
             self.report(report, now, actions);
+        }
+        if self.restart_at.is_some_and(|at| at <= now) {
+            self.restart(now, actions);
         }
         for (at, hard) in [(self.term_at, false), (self.kill_at, true)] {
             if at.is_some_and(|at| at <= now) {
@@ -345,12 +394,33 @@ impl Machine {
             .filter(|_| self.cause.is_none())
             .filter_map(|w| self.limit(w))
             .map(|(at, _)| at);
-        of_workers.chain(self.blame_at).chain(self.term_at).chain(self.kill_at).min()
+        let of_job = [self.blame_at, self.term_at, self.kill_at, self.restart_at].into_iter().flatten();
+        of_workers.chain(of_job).min()
     }
 
-    /// The final state, once every process is gone.
-    fn conclude(&mut self, actions: &mut Vec<Action>) {
+    /// Begins the next life.
+    fn restart(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.generation = self.generation.next();
+        self.workers.fill(Worker::default());
+        self.reports.clear();
+        self.cause = None;
+        self.restart_at = None;
+        self.results = None;
+        let from = if self.trained { "from the newest checkpoint" } else { "from the start" };
+        self.enter(JobState::Starting, format!("{}, {from}", self.restarts.ordinal()), actions);
+        self.launch(now, actions);
+    }
+
+    /// The final state, or the wait for the next life, once every process is gone.
+    fn conclude(&mut self, now: Duration, actions: &mut Vec<Action>) {
         if self.state == JobState::Queued || self.state.is_final() || self.workers.iter().any(|w| !w.gone) {
+            return;
+        }
+        if let Some(Cause::Restart(wait)) = self.cause {
+            if self.restart_at.is_none() {
+                self.restarts.remember(blame::root(&self.reports));
+                (self.restart_at, self.term_at, self.kill_at) = (Some(now + wait), None, None);
+            }
             return;
         }
         let completed = self.reports.is_empty() && self.workers.iter().all(|w| w.completed);
@@ -360,10 +430,19 @@ impl Machine {
                 actions.push(Action::Record(EventBody::Results { results }));
                 self.enter(JobState::Succeeded, "all workers completed", actions);
             }
-            (Some(Cause::Cancel), _) => self.enter(JobState::Cancelled, "all workers are gone", actions),
+            (Some(Cause::Cancel), _) => {
+                let reason = match self.stopped_after {
+                    Some(step) if step > 0 => {
+                        format!("stopped after step {step}, with a checkpoint; --resume goes on from there")
+                    }
+                    _ => "all workers are gone".into(),
+                };
+                self.enter(JobState::Cancelled, reason, actions);
+            }
             _ => {
                 let nothing = FailureReport::new(FailureCode::Internal, "the workers ended without results");
-                let root = blame::root(&self.reports).cloned().unwrap_or(nothing);
+                let root = self.restarts.root_of_stuck().or(blame::root(&self.reports));
+                let root = root.cloned().unwrap_or(nothing);
                 let reason = root.to_string();
                 actions.push(Action::Record(EventBody::Failure(root)));
                 self.enter(JobState::Failed, reason, actions);

@@ -2,11 +2,16 @@
 //!
 //! ```text
 //! Queued ─Start─► Starting ─all ready─► Running ─all completed, all gone─► Succeeded
-//!    │                │                    │
+//!    │             ▲  │                    │
+//!    │             │  ├── a worker lost ───┤
+//!    │             │  ▼                    │
+//!    │     Restarting: all gone, wait      │
+//!    │                                     │
 //!    │                ├── failure, cancel ─┤
 //!    ▼                ▼                    ▼
 //! Cancelled        Stopping ────all processes gone────► Failed | Cancelled | Succeeded
 //! ```
+//! Every life between two restarts is a generation; what a worker of an older one says changes nothing.
 //! A cancel that finds, or leaves, all workers completed ends in Succeeded: the results are there.
 //!
 //! [`Machine::step`] has no clock, no input or output, and no randomness. Time is a [`Duration`] since the
@@ -18,8 +23,10 @@ mod blame;
 mod event;
 mod machine;
 mod rendezvous;
+mod restart;
 #[cfg(test)]
 mod tests;
 
 pub use event::{Action, Event, Exit, Input, Order};
 pub use machine::Machine;
+pub use rendezvous::Having;

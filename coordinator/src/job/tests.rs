@@ -5,12 +5,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 use squad_proto::{Deadlines, EventBody, FailureCode, FailureReport, Generation, JobState, Phase, Progress};
 
-use super::{Action, Event, Exit, Input, Machine, Order};
+use super::{Action, Event, Exit, Having, Input, Machine, Order};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn machine(world: u32) -> Machine {
-    Machine::new(world, Deadlines::from_patience(PATIENCE))
+    Machine::new(world, Deadlines::from_patience(PATIENCE), 0)
 }
 
 fn at(seconds: u64) -> Duration {
@@ -26,7 +26,7 @@ fn hello(slot: u32) -> Event {
 }
 
 fn ready(slot: u32, data: &str) -> Event {
-    of(slot, Input::Ready { layout: "l".into(), data: data.into() })
+    of(slot, Input::Ready(Having { data: data.into(), ..Having::default() }))
 }
 
 fn running(world: u32) -> Machine {
@@ -214,7 +214,7 @@ fn any_input() -> impl Strategy<Value = Input> {
         Just(Input::LaunchFailed("no".into())),
         Just(Input::Hello { ring: "r".into() }),
         prop_oneof![Just("d"), Just("d"), Just("e")]
-            .prop_map(|d| Input::Ready { layout: "l".into(), data: d.into() }),
+            .prop_map(|d| Input::Ready(Having { data: d.into(), ..Having::default() })),
         Just(Input::Beat { phase: Phase::Train, done: 3 }),
         Just(Input::Progress(Progress::new(Phase::Train, 1, 2))),
         Just(Input::Failure(FailureReport::new(FailureCode::Collective, "echo"))),
@@ -238,49 +238,203 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// Runs a machine of three, restarted `max_restarts` times at most, through these events; then time passes, and all
+/// processes end.
+fn lives(max_restarts: u32, events: Vec<(Event, u64)>) -> Result<(), TestCaseError> {
+    let mut machine = Machine::new(3, Deadlines::from_patience(PATIENCE), max_restarts);
+    let mut now = Duration::ZERO;
+    let (mut finals, mut causes, mut starts) = (0, 0, 0);
+    let mut count = |actions: &[Action]| {
+        for body in records(actions) {
+            match body {
+                EventBody::State { state, .. } if state.is_final() => finals += 1,
+                EventBody::State { state: JobState::Starting, .. } => starts += 1,
+                EventBody::Failure(_) => causes += 1,
+                _ => {}
+            }
+        }
+    };
+    for (event, later) in events.into_iter().chain([(Event::Start, 0), (Event::Cancel, 0)]) {
+        now += Duration::from_secs(later);
+        let (before, life) = (machine.state(), machine.generation());
+        let stale = matches!(&event, Event::Worker { generation, .. } if *generation != life);
+        let actions = machine.step(event, now);
+        if before.is_final() {
+            prop_assert!(actions.is_empty() && machine.state() == before, "final states are final");
+        }
+        if stale {
+            prop_assert!(actions.is_empty() && machine.state() == before, "stale messages change nothing");
+        }
+        let launches = actions.iter().filter(|a| matches!(a, Action::Launch { .. })).count();
+        prop_assert!(launches == 0 || launches == 3, "a gang starts together");
+        prop_assert!(machine.generation() == life || launches == 3, "a new life is a new gang");
+        count(&actions);
+    }
+    // A stop was asked for: deadlines kill, and once the processes are gone the job has ended.
+    for _ in 0..3 {
+        now += Duration::from_secs(60);
+        count(&machine.step(Event::Tick, now));
+    }
+    for slot in 0..3 {
+        let input = Input::Exited(Exit::Signal(9), vec![]);
+        count(&machine.step(Event::Worker { generation: machine.generation(), slot, input }, now));
+    }
+    prop_assert!(machine.state().is_final());
+    prop_assert_eq!(finals, 1);
+    prop_assert_eq!(causes, usize::from(machine.state() == JobState::Failed), "one root cause");
+    prop_assert!(starts <= 1 + max_restarts, "{} lives, {} restarts allowed", starts, max_restarts);
+    Ok(())
+}
+
 proptest! {
     #[test]
-    fn whatever_happens_invariants_hold(events in prop::collection::vec((any_event(), 0u64..20), 0..60)) {
-        let mut machine = machine(3);
-        let mut now = Duration::ZERO;
-        let mut finals = 0;
-        let mut causes = 0;
-        for (event, later) in events.into_iter().chain([(Event::Start, 0), (Event::Cancel, 0)]) {
-            now += Duration::from_secs(later);
-            let before = machine.state();
-            let stale = matches!(&event, Event::Worker { generation, .. } if *generation != Generation::FIRST);
-            let actions = machine.step(event, now);
-            if before.is_final() {
-                prop_assert!(actions.is_empty() && machine.state() == before, "final states are final");
-            }
-            if stale {
-                prop_assert!(actions.is_empty() && machine.state() == before, "stale messages change nothing");
-            }
-            for body in records(&actions) {
-                match body {
-                    EventBody::State { state, .. } if state.is_final() => finals += 1,
-                    EventBody::Failure(_) => causes += 1,
-                    _ => {}
-                }
-            }
-        }
-        // A stop was asked for: deadlines kill, and once the processes are gone the job has ended.
-        for _ in 0..3 {
-            now += Duration::from_secs(60);
-            machine.step(Event::Tick, now);
-        }
-        for slot in 0..3 {
-            let actions = machine.step(of(slot, Input::Exited(Exit::Signal(9), vec![])), now);
-            for body in records(&actions) {
-                match body {
-                    EventBody::State { state, .. } if state.is_final() => finals += 1,
-                    EventBody::Failure(_) => causes += 1,
-                    _ => {}
-                }
-            }
-        }
-        prop_assert!(machine.state().is_final());
-        prop_assert_eq!(finals, 1);
-        prop_assert_eq!(causes, usize::from(machine.state() == JobState::Failed), "one root cause");
+    fn whatever_happens_invariants_hold(
+        max_restarts in 0u32..4,
+        events in prop::collection::vec((any_event(), 0u64..20), 0..60),
+    ) {
+        lives(max_restarts, events)?;
     }
+}
+
+/// A running machine of two, with three restarts.
+fn restartable() -> Machine {
+    let mut machine = Machine::new(2, Deadlines::from_patience(PATIENCE), 3);
+    machine.step(Event::Start, at(0));
+    meet(&mut machine, at(1));
+    machine
+}
+
+/// Takes the present life's workers to the beginning of the work.
+fn meet(machine: &mut Machine, now: Duration) {
+    let generation = machine.generation();
+    for slot in 0..2 {
+        let input = Input::Hello { ring: format!("127.0.0.1:{slot}") };
+        machine.step(Event::Worker { generation, slot, input }, now);
+    }
+    for slot in 0..2 {
+        machine.step(Event::Worker { generation, slot, input: Input::Ready(Having::default()) }, now);
+    }
+    assert_eq!(machine.state(), JobState::Running);
+}
+
+/// Rank 1 is killed at a step, rank 0 follows; gives what is done about the second end.
+fn lose(machine: &mut Machine, step: u64, now: Duration) -> Vec<Action> {
+    let generation = machine.generation();
+    let inputs = [
+        (1, Input::Beat { phase: Phase::Train, done: step }),
+        (1, Input::Exited(Exit::Signal(9), vec!["last words".into()])),
+        (0, Input::Exited(Exit::Signal(15), vec![])),
+    ];
+    let mut last = Vec::new();
+    for (slot, input) in inputs {
+        last = machine.step(Event::Worker { generation, slot, input }, now);
+    }
+    last
+}
+
+#[test]
+fn a_lost_worker_is_a_new_life_after_a_while() {
+    let mut machine = restartable();
+    assert!(!machine.goes_on());
+    let generation = machine.generation();
+    machine.step(of(1, Input::Beat { phase: Phase::Train, done: 17 }), at(5));
+    let actions = machine.step(of(1, Input::Exited(Exit::Signal(9), vec![])), at(6));
+    assert_eq!(machine.state(), JobState::Restarting);
+    assert!(actions.contains(&Action::Kill { slot: 0, hard: false }), "the survivor ends");
+    let [EventBody::State { reason, .. }] = records(&actions)[..] else { panic!("{actions:?}") };
+    assert!(
+        reason.starts_with("SQ-004 rank 1 in train at step 17:") && reason.contains("signal 9"),
+        "{reason}"
+    );
+    let gone = machine.step(of(0, Input::Exited(Exit::Signal(15), vec![])), at(7));
+    assert!(gone.contains(&Action::Wake(at(8))) && records(&gone).is_empty(), "{gone:?}");
+    let again = machine.step(Event::Tick, at(8));
+    assert_eq!((machine.state(), machine.generation()), (JobState::Starting, generation.next()));
+    assert_eq!(again.iter().filter(|a| matches!(a, Action::Launch { .. })).count(), 2);
+    let [EventBody::State { reason, .. }] = records(&again)[..] else { panic!("{again:?}") };
+    assert_eq!(reason, "restart 1 of 3, from the newest checkpoint");
+    assert!(machine.goes_on());
+
+    // Whoever is left of the old life changes nothing.
+    assert!(
+        machine.step(of(0, Input::Failure(FailureReport::new(FailureCode::Data, "x"))), at(9)).is_empty()
+    );
+    meet(&mut machine, at(10));
+}
+
+#[test]
+fn a_life_lost_before_its_first_step_starts_from_the_start() {
+    let mut machine = restartable();
+    machine.step(of(1, Input::Exited(Exit::Signal(9), vec![])), at(6));
+    machine.step(of(0, Input::Exited(Exit::Code(1), vec![])), at(6));
+    let again = machine.step(Event::Tick, at(7));
+    let [EventBody::State { reason, .. }] = records(&again)[..] else { panic!("{again:?}") };
+    assert_eq!(reason, "restart 1 of 3, from the start");
+    assert!(!machine.goes_on(), "the folder's checkpoints may be an older job's");
+}
+
+#[test]
+fn the_budget_is_kept_and_the_last_cause_told() {
+    let mut machine = restartable();
+    for (step, second) in [(5, 10), (6, 20), (7, 30)] {
+        lose(&mut machine, step, at(second));
+        assert_eq!(machine.state(), JobState::Restarting);
+        machine.step(Event::Tick, at(second + 5));
+        meet(&mut machine, at(second + 6));
+    }
+    let last = lose(&mut machine, 8, at(40));
+    assert_eq!(machine.state(), JobState::Failed);
+    assert_eq!((failure(&last).step, failure(&last).rank), (Some(8), Some(1)));
+}
+
+#[test]
+fn the_same_step_again_and_again_ends_with_the_first_cause() {
+    let mut machine = restartable();
+    for second in [10, 20] {
+        lose(&mut machine, 5, at(second));
+        machine.step(Event::Tick, at(second + 5));
+        meet(&mut machine, at(second + 6));
+    }
+    let last = lose(&mut machine, 4, at(30));
+    assert_eq!(machine.state(), JobState::Failed, "a restart is left, but it would not help");
+    assert_eq!(failure(&last).step, Some(5), "{:?}", failure(&last));
+    assert_eq!(failure(&last).stderr_tail, ["last words"]);
+}
+
+#[test]
+fn what_would_come_again_is_not_tried_again() {
+    let mut machine = restartable();
+    machine.step(of(0, Input::Failure(FailureReport::new(FailureCode::NotFinite, "nan"))), at(5));
+    assert_eq!(machine.state(), JobState::Stopping);
+}
+
+#[test]
+fn a_cancel_ends_the_wait_for_a_new_life() {
+    let mut waiting = restartable();
+    lose(&mut waiting, 5, at(10));
+    waiting.step(Event::Cancel, at(10));
+    assert_eq!(waiting.state(), JobState::Cancelled);
+
+    let mut ending = restartable();
+    ending.step(of(1, Input::Exited(Exit::Signal(9), vec![])), at(10));
+    ending.step(Event::Cancel, at(10));
+    assert_eq!(ending.state(), JobState::Stopping);
+    ending.step(of(0, Input::Exited(Exit::Signal(9), vec![])), at(11));
+    assert_eq!(ending.state(), JobState::Cancelled);
+}
+
+#[test]
+fn a_worker_that_was_asked_to_end_ends_the_job_with_a_checkpoint() {
+    let mut machine = restartable();
+    let actions = machine.step(of(1, Input::Stopped(7)), at(5));
+    assert!(
+        actions.iter().any(|a| matches!(a, Action::Send { slot: 0, order: Order::Stop { .. } })),
+        "{actions:?}"
+    );
+    machine.step(of(0, Input::Stopped(7)), at(5));
+    machine.step(of(0, Input::Exited(Exit::Code(0), vec![])), at(6));
+    let last = machine.step(of(1, Input::Exited(Exit::Code(0), vec![])), at(6));
+    assert_eq!(machine.state(), JobState::Cancelled);
+    let [EventBody::State { reason, .. }] = records(&last)[..] else { panic!("{last:?}") };
+    assert_eq!(reason, "stopped after step 7, with a checkpoint; --resume goes on from there");
 }

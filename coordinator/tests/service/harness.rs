@@ -103,7 +103,7 @@ pub(crate) fn spec(name: &str, workers: u32, patience_s: f64) -> Value {
         "model": "some/model",
         "data": {"train": "train.json"},
         "resources": {"workers": workers},
-        "fault": {"patience_s": patience_s},
+        "fault": {"patience_s": patience_s, "max_restarts": 0},
         "output_dir": format!("out/{name}"),
     })
 }

@@ -71,6 +71,34 @@ async fn a_killed_rank_is_the_root_cause() {
 }
 
 #[tokio::test]
+async fn a_lost_worker_costs_a_restart_and_not_the_job() {
+    let folder = folder();
+    let mut service = Service::start(folder.path(), 2).await;
+    let mut spec = spec("frail", 2, 10.0);
+    spec["fault"]["max_restarts"] = 1.into();
+    let job = service.submit(&spec).await;
+    let events = service.end(&job).await;
+    use JobState::{Queued, Restarting, Running, Starting, Succeeded};
+    let expected = [Queued, Starting, Running, Restarting, Starting, Running, Succeeded];
+    assert_eq!(states(&events), expected, "{events:#?}");
+    let reason = |wanted| {
+        events.iter().rev().find_map(|e| match &e.body {
+            EventBody::State { state, reason } if *state == wanted => Some(reason.clone()),
+            _ => None,
+        })
+    };
+    let cause = reason(Restarting).unwrap();
+    assert!(cause.starts_with("SQ-004 rank 1 in train at step") && cause.contains("signal 9"), "{cause}");
+    assert_eq!(reason(Starting).unwrap(), "restart 1 of 1, from the newest checkpoint");
+    let tasks = service.said(&job, "task").await;
+    let (first, second) = (r#"{"task":"train","resume":false}"#, r#"{"task":"train","resume":true}"#);
+    assert_eq!(tasks, [first, second, first, second], "each rank's log holds both lives");
+    let got = service.get(&job).await;
+    assert!(got.failure.is_none() && got.results.is_some(), "{got:?}");
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_neighbour_that_flees_without_a_word_is_not_blamed() {
     let folder = folder();
     let mut service = Service::start(folder.path(), 2).await;

@@ -343,7 +343,8 @@ pub enum Compression {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Fault {
-    /// Restarts of the gang before the job fails. Recovery is not available yet: a failure ends the job.
+    /// How often the workers are started again, from the newest checkpoint, after one was lost; then the job fails.
+    /// 0 for never. A failure that would come again, such as bad input, ends the job at once.
     #[schemars(range(max = 1000))]
     pub max_restarts: u32,
     /// Seconds that any party waits for another; every deadline derives from it.

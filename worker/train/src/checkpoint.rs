@@ -1,19 +1,45 @@
 //! Checkpoints: complete model folders that appear all at once or not at all.
 //!
 //! ```text
-//! OUTPUT/checkpoints/step-00001200/{config.json, model.safetensors, tokenizer files, manifest.json}
+//! OUTPUT/checkpoints/step-00001200/
+//!     config.json, model.safetensors, tokenizer files     the model, as everybody reads it
+//!     optimizer.safetensors                               both moments of every stage, flat
+//!     state.json                                          step, place in the data, sums of the log
+//!     manifest.json                                       size and SHA-256 of every other file
 //! ```
-//! A checkpoint is written to a temporary folder, synced, and renamed. What it holds now is what evaluation
-//! needs; the manifest's schema number leaves room for what resuming needs.
+//! Seeds, learning rates and the order of the examples are functions of the step, so nothing else is needed.
+//! A checkpoint is written to a temporary folder, synced, and renamed.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`writer`] | a copy of the training state, written while training goes on |
+//! | [`find`] | which checkpoint is whole, and why others are not |
+//! | [`state`] | what a run is, and what of it must not change when it is gone on with |
+//! | [`files`] | files and folders that are there whole or not at all |
+
+pub mod files;
+pub mod find;
+pub mod state;
+pub mod writer;
 
 use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use squad_model::{Network, save};
+use squad_weights::{Existing, Tensors, WeightsError};
 
 use crate::error::TrainError;
+pub use files::{replace_folder, write_file, write_json};
+
+/// Version of the format. Version 1 held only the model: it can be evaluated, not gone on from.
+pub const SCHEMA: u32 = 2;
+
+/// The file that describes all others.
+pub const MANIFEST: &str = "manifest.json";
 
 /// Files that make a tokenizer; those that are there are copied into every saved model.
 const TOKENIZER_FILES: &[&str] = &[
@@ -30,8 +56,9 @@ const TOKENIZER_FILES: &[&str] = &[
 
 /// What a checkpoint says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of this format.
+    /// Version of this format, [`SCHEMA`] or older.
     pub schema: u32,
     /// Optimizer steps that were taken.
     pub step: u64,
@@ -41,6 +68,7 @@ pub struct Manifest {
 
 /// One file of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ManifestFile {
     /// Its name.
     pub name: String,
@@ -50,12 +78,51 @@ pub struct ManifestFile {
     pub sha256: String,
 }
 
+impl Manifest {
+    /// The manifest of the files that a folder holds.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub fn of(folder: &Path, step: u64) -> Result<Self, TrainError> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder).map_err(TrainError::output("list", folder))? {
+            let path = entry.map_err(TrainError::output("list", folder))?.path();
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let (bytes, sha256) = digest(&path).map_err(TrainError::output("read", &path))?;
+            files.push(ManifestFile { name, bytes, sha256 });
+        }
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self { schema: SCHEMA, step, files })
+    }
+}
+
+/// Size and SHA-256 of a file.
+fn digest(path: &Path) -> io::Result<(u64, String)> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0;
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((bytes, hex::encode(hash.finalize())));
+        }
+        hash.update(&buffer[..count]);
+        bytes += count as u64;
+    }
+}
+
 /// Where the checkpoints of an output folder are.
 pub fn folder_of(output: &Path) -> PathBuf {
     output.join("checkpoints")
 }
 
-/// Complete checkpoints, oldest first.
+/// The folder name of a step's checkpoint. Padded with zeros: the order of names is that of the steps.
+pub fn name_of(step: u64) -> String {
+    format!("step-{step:08}")
+}
+
+/// Checkpoints whose writing came to its end, oldest first; whether they are still whole, [`find::verify`] tells.
 ///
 /// # Errors
 /// When the folder exists and cannot be read.
@@ -68,37 +135,12 @@ pub fn list(output: &Path) -> Result<Vec<PathBuf>, TrainError> {
     for entry in fs::read_dir(&folder).map_err(TrainError::output("list", &folder))? {
         let path = entry.map_err(TrainError::output("list", &folder))?.path();
         let is_step = path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("step-"));
-        if is_step && path.join("manifest.json").is_file() {
+        if is_step && path.is_dir() {
             found.push(path);
         }
     }
-    // Names are padded with zeros: their order is that of the steps.
     found.sort();
     Ok(found)
-}
-
-/// Writes the checkpoint of `step`, then deletes the oldest beyond `keep`.
-///
-/// # Errors
-/// When a file cannot be written; checkpoints that were there stay.
-pub fn write(
-    network: &Network,
-    model_folder: &Path,
-    output: &Path,
-    (step, keep): (u64, usize),
-) -> Result<PathBuf, TrainError> {
-    let target = folder_of(output).join(format!("step-{step:08}"));
-    replace_folder(&target, |folder| {
-        write_model(network, model_folder, folder)?;
-        let manifest = Manifest { schema: 1, step, files: describe(folder)? };
-        let path = folder.join("manifest.json");
-        write_json(&path, &manifest)
-    })?;
-    let kept = list(output)?;
-    for old in kept.iter().take(kept.len().saturating_sub(keep)) {
-        fs::remove_dir_all(old).map_err(TrainError::output("delete", old))?;
-    }
-    Ok(target)
 }
 
 /// Writes config, weights and tokenizer files of a network into a folder.
@@ -106,8 +148,18 @@ pub fn write(
 /// # Errors
 /// When a file cannot be written.
 pub fn write_model(network: &Network, model_folder: &Path, folder: &Path) -> Result<(), TrainError> {
-    save::write_weights(network, &folder.join("model.safetensors"))?;
-    write_json(&folder.join("config.json"), &save::config_json(network))?;
+    write_model_files((&save::config_json(network), &save::named_weights(network)), model_folder, folder)
+}
+
+/// Writes a model of this config and these weights; see [`write_model`].
+fn write_model_files(
+    (config, weights): (&Value, &Tensors),
+    model_folder: &Path,
+    folder: &Path,
+) -> Result<(), TrainError> {
+    let views = weights.iter().map(|(name, (shape, values))| (name.as_str(), &shape[..], &values[..]));
+    write_tensors(&folder.join("model.safetensors"), views)?;
+    write_json(&folder.join("config.json"), config)?;
     for name in TOKENIZER_FILES {
         let from = model_folder.join(name);
         // Copying a file onto itself would empty it.
@@ -118,92 +170,16 @@ pub fn write_model(network: &Network, model_folder: &Path, folder: &Path) -> Res
     Ok(())
 }
 
-/// Fills a temporary folder, syncs it, and puts it in the place of `target`.
-///
-/// # Errors
-/// When anything cannot be written; then `target` is as it was.
-pub fn replace_folder(
-    target: &Path,
-    fill: impl FnOnce(&Path) -> Result<(), TrainError>,
+/// Writes tensors as safetensors, whole and durable or not at all.
+fn write_tensors<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, &'a [i64], &'a [f32])>,
 ) -> Result<(), TrainError> {
-    let parent = target.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(TrainError::output("create", parent))?;
-    let name = target.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = parent.join(format!(".{name}.tmp"));
-    let old = parent.join(format!(".{name}.old"));
-    // A crash between the two renames below leaves the only copy there.
-    if old.exists() && !target.exists() {
-        fs::rename(&old, target).map_err(TrainError::output("rename", &old))?;
-    }
-    for leftover in [&temporary, &old] {
-        if leftover.exists() {
-            fs::remove_dir_all(leftover).map_err(TrainError::output("delete", leftover))?;
-        }
-    }
-    fs::create_dir(&temporary).map_err(TrainError::output("create", &temporary))?;
-    let filled = fill(&temporary).and_then(|()| sync_folder(&temporary));
-    if let Err(error) = filled {
-        // The first error is the one to tell; a leftover is deleted by the next attempt.
-        fs::remove_dir_all(&temporary).ok();
-        return Err(error);
-    }
-    if target.exists() {
-        fs::rename(target, &old).map_err(TrainError::output("rename", target))?;
-    }
-    fs::rename(&temporary, target).map_err(TrainError::output("rename", &temporary))?;
-    if old.exists() {
-        fs::remove_dir_all(&old).map_err(TrainError::output("delete", &old))?;
-    }
-    sync(parent)
-}
-
-/// Writes JSON to a temporary file beside `path`, syncs it and renames it.
-///
-/// # Errors
-/// When it cannot be written; then `path` is as it was.
-pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
-    let mut text = serde_json::to_vec_pretty(value)
-        .map_err(|e| TrainError::Internal(format!("{}: {e}", path.display())))?;
-    text.push(b'\n');
-    write_file(path, &text)
-}
-
-/// Writes a file atomically. See [`write_json`].
-///
-/// # Errors
-/// When it cannot be written; then `path` is as it was.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".{name}.tmp"));
-    fs::write(&temporary, bytes).map_err(TrainError::output("write", &temporary))?;
-    sync(&temporary)?;
-    fs::rename(&temporary, path).map_err(TrainError::output("rename", &temporary))
-}
-
-fn sync(path: &Path) -> Result<(), TrainError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(TrainError::output("sync", path))
-}
-
-fn sync_folder(folder: &Path) -> Result<(), TrainError> {
-    for entry in fs::read_dir(folder).map_err(TrainError::output("list", folder))? {
-        sync(&entry.map_err(TrainError::output("list", folder))?.path())?;
-    }
-    sync(folder)
-}
-
-fn describe(folder: &Path) -> Result<Vec<ManifestFile>, TrainError> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(TrainError::output("list", folder))? {
-        let path = entry.map_err(TrainError::output("list", folder))?.path();
-        let bytes = fs::read(&path).map_err(TrainError::output("read", &path))?;
-        files.push(ManifestFile {
-            name: path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
-            bytes: bytes.len() as u64,
-            sha256: hex::encode(Sha256::digest(&bytes)),
-        });
-    }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
+    squad_weights::write_safetensors(path, tensors, Existing::Replace).map_err(|error| match error {
+        // A full disk is no fault of the model.
+        WeightsError::Io { path, source } => TrainError::Output { action: "write", path, source },
+        other => TrainError::Model(other.into()),
+    })
 }
 
 #[cfg(test)]
@@ -211,29 +187,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_write_leaves_the_old_folder() {
+    fn only_whole_folders_are_listed_in_order() {
         let place = tempfile::tempdir().unwrap();
-        let target = place.path().join("step-1");
-        replace_folder(&target, |f| fs::write(f.join("a"), "1").map_err(TrainError::output("write", f)))
-            .unwrap();
-        let failed = replace_folder(&target, |_| Err(TrainError::Internal("no".into())));
-        assert!(failed.is_err());
-        assert_eq!(fs::read_to_string(target.join("a")).unwrap(), "1");
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "nothing left behind");
-        replace_folder(&target, |f| fs::write(f.join("b"), "2").map_err(TrainError::output("write", f)))
-            .unwrap();
-        assert!(!target.join("a").exists() && target.join("b").exists());
-    }
-
-    #[test]
-    fn only_complete_checkpoints_are_listed_in_order() {
-        let place = tempfile::tempdir().unwrap();
-        for step in ["step-00000200", "step-00000100"] {
-            let folder = folder_of(place.path()).join(step);
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("manifest.json"), "{}").unwrap();
+        for step in ["step-00000200", "step-00000100", ".step-00000300.tmp", "damaged-step-00000150"] {
+            fs::create_dir_all(folder_of(place.path()).join(step)).unwrap();
         }
-        fs::create_dir_all(folder_of(place.path()).join("step-00000300")).unwrap();
+        fs::write(folder_of(place.path()).join("step-note"), "").unwrap();
         let names: Vec<_> =
             list(place.path()).unwrap().iter().map(|p| p.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["step-00000100", "step-00000200"]);

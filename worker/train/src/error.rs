@@ -33,6 +33,9 @@ pub enum TrainError {
     /// There is nothing to evaluate.
     #[error("there is no checkpoint in {folder}; train first, or name one with --checkpoint", folder = .0.display())]
     NoCheckpoint(PathBuf),
+    /// The run in the output folder cannot be gone on with.
+    #[error("{0}")]
+    Resume(String),
     /// A connection between ranks.
     #[error(transparent)]
     Collective(#[from] CollectiveError),
@@ -62,6 +65,7 @@ impl TrainError {
         match self {
             Self::Data(_) => FailureCode::Data,
             Self::Model(_) | Self::Unfit(_) | Self::NoCheckpoint(_) => FailureCode::Model,
+            Self::Resume(_) => FailureCode::Checkpoint,
             Self::Output { .. } => FailureCode::Output,
             Self::Collective(_) => FailureCode::Collective,
             Self::NotFinite { .. } => FailureCode::NotFinite,

@@ -4,8 +4,10 @@
 //! compressed. One all-reduce thus yields the exact loss of uneven batches and a stop that all ranks obey at
 //! the same step.
 
+use serde::{Deserialize, Serialize};
+
 /// Sums over the examples of one optimizer step; before the all-reduce this rank's, after it all ranks'.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepHeader {
     /// Loss summed over examples.
     pub loss: f64,

@@ -15,10 +15,11 @@
 //! | [`bucket`] | gradient memory that libtorch writes and the ring reads (the crate's `unsafe`) |
 //! | [`header`] | loss sums and stop votes that ride along with the first bucket |
 //! | [`adamw`], [`schedule`] | the optimizer on flat memory; the learning rate as a function of the step |
+//! | [`log`] | sums over steps: metrics.jsonl, reports, the summary |
 //! | [`prepare`] | files to network and features |
 //! | [`evaluate`] | sharded scoring, predictions, metric |
 //! | [`threshold`] | the threshold between an answer and none, and the answers at it |
-//! | [`checkpoint`], [`output`] | what is written, and how it stays whole |
+//! | [`checkpoint`], [`resume`], [`output`] | what is written, how it stays whole, and how a run goes on from it |
 //! | [`report`] | progress to whoever listens, and the wish to stop |
 //! | [`verify`] | a network held against another program's values |
 //! | [`run`] | a job from Begin to its results |
@@ -30,10 +31,12 @@ pub mod checkpoint;
 pub mod error;
 pub mod evaluate;
 pub mod header;
+pub mod log;
 pub mod loss_scale;
 pub mod output;
 pub mod prepare;
 pub mod report;
+pub mod resume;
 pub mod run;
 pub mod schedule;
 pub mod step;

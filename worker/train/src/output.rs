@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 use squad_model::Network;
 use squad_proto::JobSpec;
 
-use crate::checkpoint::{replace_folder, write_file, write_json, write_model};
+use crate::checkpoint::{list, replace_folder, write_file, write_json, write_model};
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
-use crate::trainer::TrainSummary;
+use crate::log::TrainSummary;
 
 /// What a training run writes; an earlier run's are moved aside.
 const OF_A_RUN: &[&str] = &["spec.yaml", "metrics.jsonl", "checkpoints", "model", "eval", "results.json"];
@@ -50,13 +50,23 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Starts the file anew.
+    /// Goes on after step `done` of a run; later lines, which the run takes again, are dropped. 0 starts anew.
     ///
     /// # Errors
-    /// When it cannot be created.
-    pub fn create(output: &Path) -> Result<Self, TrainError> {
+    /// When it cannot be read or written.
+    pub fn go_on(output: &Path, done: u64) -> Result<Self, TrainError> {
         let path = output.join("metrics.jsonl");
-        let file = File::create(&path).map_err(TrainError::output("create", &path))?;
+        let text = if path.is_file() && done > 0 {
+            // A killed process may have left half a line.
+            let bytes = fs::read(&path).map_err(TrainError::output("read", &path))?;
+            String::from_utf8_lossy(&bytes).into_owned()
+        } else {
+            String::new()
+        };
+        let step_of = |line: &str| serde_json::from_str::<Value>(line).ok()?["step"].as_u64();
+        let kept = text.lines().filter(|line| step_of(line).is_some_and(|step| step <= done));
+        write_file(&path, kept.flat_map(|line| [line, "\n"]).collect::<String>().as_bytes())?;
+        let file = File::options().append(true).open(&path).map_err(TrainError::output("open", &path))?;
         Ok(Self { path, file: BufWriter::new(file) })
     }
 
@@ -90,14 +100,13 @@ pub fn claim(output: &Path) -> Result<File, TrainError> {
     }
 }
 
-/// Makes the output folder ready for a training run: an earlier run's files go to `earlier/N`, so nothing is
-/// lost and nothing of two runs is mixed. Gives the place they went to.
+/// Makes the output folder ready for a training run that starts afresh: an earlier run's files go to `earlier/N`, so
+/// nothing is lost and nothing of two runs is mixed. Gives the place they went to.
 ///
 /// # Errors
 /// When the folder cannot be written.
 pub fn begin(spec: &JobSpec) -> Result<Option<PathBuf>, TrainError> {
     let output = Path::new(&spec.output_dir);
-    fs::create_dir_all(output).map_err(TrainError::output("create", output))?;
     let present: Vec<&&str> = OF_A_RUN.iter().filter(|name| output.join(name).exists()).collect();
     let mut moved = None;
     if !present.is_empty() {
@@ -110,8 +119,24 @@ pub fn begin(spec: &JobSpec) -> Result<Option<PathBuf>, TrainError> {
         }
         moved = Some(aside);
     }
-    write_file(&output.join("spec.yaml"), spec.to_yaml().as_bytes())?;
+    go_on(spec)?;
     Ok(moved)
+}
+
+/// Makes the output folder ready for a run that goes on in it, where it is: only its spec is written again.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn go_on(spec: &JobSpec) -> Result<(), TrainError> {
+    write_file(&Path::new(&spec.output_dir).join("spec.yaml"), spec.to_yaml().as_bytes())
+}
+
+/// Whether an output folder holds something of a run that is worth keeping: more than a beginning without a checkpoint.
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub fn holds_a_run(output: &Path) -> Result<bool, TrainError> {
+    Ok(output.join("results.json").exists() || output.join("model").exists() || !list(output)?.is_empty())
 }
 
 /// Writes `model/`: the fine-tuned network as a Hugging Face folder with a card.

@@ -15,9 +15,10 @@ use squad_proto::task::Checkpoint;
 use squad_proto::{Phase, Task};
 use tch::Device;
 
-use crate::checkpoint;
+use crate::checkpoint::{self, find};
 use crate::error::TrainError;
 use crate::report::Report;
+use crate::resume::{self, Resumed};
 
 /// A rank that is ready to begin.
 #[derive(Debug)]
@@ -37,8 +38,20 @@ pub struct Prepared {
     pub dev: Option<DevSet>,
     /// The weights to evaluate, where evaluating is the whole task; empty otherwise.
     pub checkpoints: Vec<PathBuf>,
+    /// Where training goes on from; `None` when it starts afresh.
+    pub resumed: Option<Resumed>,
+    /// How often the gang was restarted before, for the results.
+    pub restarts: u32,
     /// SHA-256 over everything that the features of all sets hold.
     pub data_hash: [u8; 32],
+}
+
+impl Prepared {
+    /// What training starts from, in a form that ranks can compare: the checkpoint's step and hash, or nothing.
+    pub fn start(&self) -> String {
+        let name = |r: &Resumed| format!("{} {}", r.state.step, r.checkpoint.sha256);
+        self.resumed.as_ref().map(name).unwrap_or_default()
+    }
 }
 
 /// What to train on.
@@ -101,12 +114,16 @@ pub fn prepare(
 ) -> Result<Prepared, TrainError> {
     const STAGES: u64 = 4;
     report.tick(Phase::Prepare, 0, STAGES);
-    let checkpoints = checkpoints_of(spec, task)?;
-    let weights_folder = match (checkpoints.first(), &spec.train.init_from) {
-        (Some(first), _) => first.clone(),
-        (None, Some(folder)) => PathBuf::from(folder),
-        (None, None) => model_folder.to_owned(),
+    let checkpoints = checkpoints_of(spec, task, report)?;
+    let start = match task {
+        Task::Train { resume: true } => resume::find(Path::new(&spec.output_dir), report)?,
+        _ => None,
     };
+    let checkpoint = start.as_ref().map(|start| &start.folder).or(checkpoints.first());
+    let weights_folder = checkpoint
+        .cloned()
+        .or(spec.train.init_from.as_ref().map(PathBuf::from))
+        .unwrap_or_else(|| model_folder.to_owned());
     let tokenizer = Tokenizer::from_folder(model_folder)?;
     report.tick(Phase::Prepare, 1, STAGES);
     let mut network = load(spec, task, &weights_folder, report)?;
@@ -142,6 +159,8 @@ pub fn prepare(
         Some(path) => Some(cutting.evaluated(path, read(path, report)?)?),
         None => None,
     };
+    let resumed =
+        start.zip(train.as_ref()).map(|(start, set)| resume::load(start, spec, &network, set)).transpose()?;
     report.tick(Phase::Prepare, STAGES, STAGES);
     Ok(Prepared {
         network,
@@ -151,6 +170,8 @@ pub fn prepare(
         held_out,
         dev,
         checkpoints,
+        resumed,
+        restarts: 0,
         data_hash: cutting.hash.finalize().into(),
     })
 }
@@ -221,7 +242,7 @@ fn training_questions(
     task: &Task,
     report: &dyn Report,
 ) -> Result<(Option<Dataset>, Option<Dataset>), TrainError> {
-    let trains = matches!(task, Task::Train);
+    let trains = matches!(task, Task::Train { .. });
     let share = spec.eval.threshold_from.held_out_share();
     let Some(path) = spec.data.train.as_ref().filter(|_| trains || share.is_some()) else {
         return Ok((None, None));
@@ -232,16 +253,24 @@ fn training_questions(
     Ok((trains.then_some(rest), spec.data.dev.is_some().then_some(held_out)))
 }
 
-/// The weights that an evaluation goes through, oldest first.
-fn checkpoints_of(spec: &JobSpec, task: &Task) -> Result<Vec<PathBuf>, TrainError> {
+/// The weights that an evaluation goes through, oldest first. Damaged checkpoints are passed over.
+fn checkpoints_of(spec: &JobSpec, task: &Task, report: &dyn Report) -> Result<Vec<PathBuf>, TrainError> {
     let Task::Evaluate { checkpoint } = task else { return Ok(Vec::new()) };
     let output = PathBuf::from(&spec.output_dir);
-    let found = match checkpoint {
+    let (found, passed_over) = match checkpoint {
         Checkpoint::Path(path) => return Ok(vec![output.join(path)]),
-        Checkpoint::All => checkpoint::list(&output)?,
-        Checkpoint::Latest => checkpoint::list(&output)?.pop().into_iter().collect(),
+        Checkpoint::All => find::whole(&output)?,
+        Checkpoint::Latest => {
+            find::newest(&output, |_| Ok(())).map(|(one, rest)| (one.into_iter().collect(), rest))?
+        }
     };
-    if found.is_empty() { Err(TrainError::NoCheckpoint(checkpoint::folder_of(&output))) } else { Ok(found) }
+    for one in passed_over {
+        report.note(one.to_string());
+    }
+    if found.is_empty() {
+        return Err(TrainError::NoCheckpoint(checkpoint::folder_of(&output)));
+    }
+    Ok(found.into_iter().map(|verified| verified.folder).collect())
 }
 
 fn load(spec: &JobSpec, task: &Task, folder: &Path, report: &dyn Report) -> Result<Network, TrainError> {

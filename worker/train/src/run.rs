@@ -9,13 +9,16 @@ use squad_proto::{JobSpec, Task};
 use tch::Device;
 
 use crate::checkpoint::write_json;
+use crate::checkpoint::writer::{self, Writer};
 use crate::error::TrainError;
 use crate::evaluate::{self, Evaluation, gather};
+use crate::log::TrainSummary;
 use crate::output;
-use crate::prepare::{DevSet, Prepared, head_in, precision};
+use crate::prepare::{DevSet, Prepared, TrainSet, head_in, precision};
 use crate::report::{Report, StopSignal};
+use crate::schedule::total_steps;
 use crate::threshold::{Revision, Threshold, TunedOn};
-use crate::trainer::{TrainSummary, Trained, train};
+use crate::trainer::{Trained, train};
 
 /// How a job ended on this rank.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +42,7 @@ pub fn run(
 ) -> Result<Outcome, TrainError> {
     let session = Session { spec, collective, report, stop };
     match task {
-        Task::Train => session.train(&mut prepared),
+        Task::Train { resume } => session.train(&mut prepared, *resume),
         Task::Evaluate { .. } => session.evaluate_checkpoints(prepared),
     }
 }
@@ -57,15 +60,73 @@ impl Session<'_> {
         self.collective.rank() == 0
     }
 
-    fn train(&self, prepared: &mut Prepared) -> Result<Outcome, TrainError> {
+    fn train(&self, prepared: &mut Prepared, resume: bool) -> Result<Outcome, TrainError> {
         let Some(set) = prepared.train.take() else {
             return Err(TrainError::Unfit("there is nothing to train on: data.train is not set".into()));
         };
         let output = Path::new(&self.spec.output_dir);
         let _claim = self.leads().then(|| output::claim(output)).transpose()?;
-        if self.leads()
-            && let Some(moved) = output::begin(self.spec)?
-        {
+        if let Some(results) = self.complete(prepared, &set)? {
+            return Ok(Outcome::Completed(self.leads().then_some(results)));
+        }
+        let mut writer = self.leads().then(|| self.open(prepared, resume)).transpose()?;
+        // Nobody writes before the folder is ready.
+        self.collective.run(|c| c.barrier())?;
+        let signals = (self.report, self.stop);
+        let trained = train(prepared, &set, self.spec, self.collective, writer.as_mut(), signals)?;
+        // The last checkpoint may be under way while answers are scored; without it the run is not done.
+        let settle = |writer: Option<Writer>| writer.map_or(Ok(()), |mut writer| writer.settle());
+        let mut summary = match trained {
+            Trained::Finished(summary) => summary,
+            Trained::Stopped(step) => return settle(writer).map(|()| Outcome::Stopped(step)),
+        };
+        drop(set);
+        let evaluation = match &prepared.dev {
+            Some(dev) => match self.evaluate(prepared, dev, "")? {
+                Some(evaluation) => Some(evaluation),
+                None if self.stop.is_set() => {
+                    return settle(writer).map(|()| Outcome::Stopped(summary.steps));
+                }
+                None => None,
+            },
+            None => None,
+        };
+        let peaks: Vec<u64> = gather(self.collective, &[output::peak_rss_bytes()])?;
+        summary.peak_rss_bytes = peaks.into_iter().max().unwrap_or(0);
+        settle(writer)?;
+        if !self.leads() {
+            return Ok(Outcome::Completed(None));
+        }
+        self.finish(prepared, evaluation.as_ref(), &summary).map(|results| Outcome::Completed(Some(results)))
+    }
+
+    /// The results of a run that is gone on with although nothing is left to do; rank 0 knows, and tells all.
+    fn complete(&self, prepared: &Prepared, set: &TrainSet) -> Result<Option<Value>, TrainError> {
+        let steps = total_steps(&self.spec.train, set.sampler.steps_per_epoch() as u64);
+        if prepared.resumed.as_ref().is_none_or(|resumed| resumed.state.step < steps) {
+            return Ok(None);
+        }
+        let path = Path::new(&self.spec.output_dir).join("results.json");
+        let text = if self.leads() { std::fs::read(&path).unwrap_or_default() } else { Vec::new() };
+        let found: Option<Value> = serde_json::from_slice(&text).ok();
+        let known = gather(self.collective, &[found])?.into_iter().next().flatten();
+        if known.is_some() && self.leads() {
+            self.report.note(format!("the run is complete: its results are in {}", path.display()));
+        }
+        Ok(known)
+    }
+
+    /// Makes the output folder ready, on rank 0. `resume` says that a run is to be gone on with where there is one.
+    fn open(&self, prepared: &mut Prepared, resume: bool) -> Result<Writer, TrainError> {
+        let output = Path::new(&self.spec.output_dir);
+        if let Some(resumed) = &prepared.resumed {
+            if let Some(sentence) = resumed.rounding(self.collective.world()) {
+                self.report.note(sentence);
+            }
+            output::go_on(self.spec)?;
+        } else if resume && !output::holds_a_run(output)? {
+            output::go_on(self.spec)?;
+        } else if let Some(moved) = output::begin(self.spec)? {
             self.report.note(format!("an earlier run's files were moved to {}", moved.display()));
             // The model may have been that run's: its tokenizer files are still to be copied.
             if let Ok(rest) = prepared.model_folder.strip_prefix(output)
@@ -74,28 +135,11 @@ impl Session<'_> {
                 prepared.model_folder = moved.join(rest);
             }
         }
-        // Nobody writes before the folder is ready.
-        self.collective.run(|c| c.barrier())?;
-        let trained = train(prepared, &set, self.spec, self.collective, (self.report, self.stop))?;
-        let mut summary = match trained {
-            Trained::Finished(summary) => summary,
-            Trained::Stopped(step) => return Ok(Outcome::Stopped(step)),
-        };
-        drop(set);
-        let evaluation = match &prepared.dev {
-            Some(dev) => match self.evaluate(prepared, dev, "")? {
-                Some(evaluation) => Some(evaluation),
-                None if self.stop.is_set() => return Ok(Outcome::Stopped(summary.steps)),
-                None => None,
-            },
-            None => None,
-        };
-        let peaks: Vec<u64> = gather(self.collective, &[output::peak_rss_bytes()])?;
-        summary.peak_rss_bytes = peaks.into_iter().max().unwrap_or(0);
-        if !self.leads() {
-            return Ok(Outcome::Completed(None));
-        }
-        self.finish(prepared, evaluation.as_ref(), &summary).map(|results| Outcome::Completed(Some(results)))
+        Writer::new(writer::Place {
+            output: output.to_owned(),
+            model_folder: prepared.model_folder.clone(),
+            keep: self.spec.train.keep_checkpoints as usize,
+        })
     }
 
     fn finish(

@@ -98,7 +98,7 @@ impl Stepper {
         }
     }
 
-    /// Starts from a loss scale that an earlier run had come to.
+    /// Takes another loss scale than the number format's first one.
     pub fn set_loss_scale(&mut self, loss_scale: LossScale) {
         self.loss_scale = loss_scale;
     }
@@ -106,6 +106,17 @@ impl Stepper {
     /// The loss scale as it stands after the last step.
     pub fn loss_scale(&self) -> LossScale {
         self.loss_scale
+    }
+
+    /// The optimizer's moments, stage by stage.
+    pub fn moments(&self) -> &[Moments] {
+        &self.moments
+    }
+
+    /// Goes on with what a checkpoint knows: moments, which are those of this network, and the loss scale.
+    pub fn go_on(&mut self, moments: Vec<Moments>, loss_scale: LossScale) {
+        self.moments = moments;
+        self.loss_scale = loss_scale;
     }
 
     /// Takes optimizer step `step`, counted from 1. A step whose gradients overflow is computed again with

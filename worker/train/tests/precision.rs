@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 #[path = "support/world.rs"]
-#[allow(dead_code, reason = "shared with other tests")]
 mod world;
 
 use serde_json::{Value, json};
@@ -36,7 +35,8 @@ fn take(
 ) -> Vec<(Vec<f32>, Vec<StepOutcome>)> {
     gang(world, |collective| {
         let mut prepared =
-            squad_train::prepare(spec, &Task::Train, &place.path().join("model"), &Silent).unwrap();
+            squad_train::prepare(spec, &Task::Train { resume: false }, &place.path().join("model"), &Silent)
+                .unwrap();
         let set = prepared.train.take().unwrap();
         let schedule = Schedule::new(&spec.train, steps);
         let mut stepper = Stepper::new(spec, &prepared.network, prepared.pad_id, schedule);

@@ -217,7 +217,7 @@ fn a_stop_is_obeyed_at_one_step_by_all() {
     let spec = place.spec("out", json!({"train": {"steps": 100_000}}));
     let stop = StopSignal::new();
     let outcome = std::thread::scope(|scope| {
-        let running = scope.spawn(|| place.run_task(&spec, &Task::Train, 2, &stop));
+        let running = scope.spawn(|| place.run_task(&spec, &Task::default(), 2, &stop));
         while !running.is_finished()
             && std::fs::metadata(place.path().join("out/metrics.jsonl")).map_or(0, |m| m.len()) == 0
         {
@@ -264,7 +264,7 @@ fn reductions_overlap_the_backward_pass() {
             fn progress(&self, _: squad_proto::Progress) {}
             fn note(&self, _: String) {}
         }
-        let mut prepared = squad_train::prepare(&spec, &Task::Train, &model, &Silent).unwrap();
+        let mut prepared = squad_train::prepare(&spec, &Task::default(), &model, &Silent).unwrap();
         let set = prepared.train.take().unwrap();
         let schedule = Schedule::new(&spec.train, 20);
         let mut stepper = Stepper::new(&spec, &prepared.network, prepared.pad_id, schedule);

@@ -23,6 +23,9 @@ pub(crate) struct SpecArgs {
     /// Change a field of the spec, as in train.epochs=1; may be repeated.
     #[arg(long = "set", value_name = "FIELD=VALUE")]
     pub(crate) overrides: Vec<String>,
+    /// Go on from the newest valid checkpoint of the output folder, also with another -np; without one, start afresh.
+    #[arg(long, conflicts_with = "eval_only")]
+    pub(crate) resume: bool,
     /// Train nothing: evaluate checkpoints of the output folder.
     #[arg(long)]
     pub(crate) eval_only: bool,

@@ -1,7 +1,8 @@
 //! A small model, a small question set, and a gang of ranks as threads of this process.
+#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -77,7 +78,7 @@ impl Place {
 
     /// Runs the spec with `world` ranks; gives rank 0's outcome.
     pub(crate) fn run(&self, spec: &JobSpec, world: usize) -> Result<Outcome, TrainError> {
-        self.run_task(spec, &Task::Train, world, &StopSignal::new())
+        self.run_task(spec, &Task::default(), world, &StopSignal::new())
     }
 
     pub(crate) fn run_task(
@@ -87,10 +88,32 @@ impl Place {
         world: usize,
         stop: &StopSignal,
     ) -> Result<Outcome, TrainError> {
+        self.run_told(spec, task, world, (&Notes::default(), stop))
+    }
+
+    /// The same with what was said on the way.
+    pub(crate) fn run_noted(
+        &self,
+        spec: &JobSpec,
+        task: &Task,
+        world: usize,
+    ) -> (Result<Outcome, TrainError>, Vec<String>) {
+        let notes = Notes::default();
+        let outcome = self.run_told(spec, task, world, (&notes, &StopSignal::new()));
+        (outcome, notes.0.into_inner().unwrap())
+    }
+
+    fn run_told(
+        &self,
+        spec: &JobSpec,
+        task: &Task,
+        world: usize,
+        (notes, stop): (&Notes, &StopSignal),
+    ) -> Result<Outcome, TrainError> {
         let model = self.path().join("model");
         let mut outcomes = gang(world, |collective| {
-            let prepared = squad_train::prepare(spec, task, &model, &Silent)?;
-            squad_train::run(prepared, &collective, spec, task, (&Silent, stop))
+            let prepared = squad_train::prepare(spec, task, &model, notes)?;
+            squad_train::run(prepared, &collective, spec, task, (notes, stop))
         });
         for outcome in outcomes.drain(1..) {
             outcome.unwrap();
@@ -137,12 +160,16 @@ pub(crate) fn gang<T: Send>(world: usize, work: impl Fn(Background) -> T + Send 
     })
 }
 
-struct Silent;
+/// What ranks say.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
 
-impl Report for Silent {
+impl Report for Notes {
     fn tick(&self, _: Phase, _: u64, _: u64) {}
     fn progress(&self, _: Progress) {}
-    fn note(&self, _: String) {}
+    fn note(&self, text: String) {
+        self.0.lock().unwrap().push(text);
+    }
 }
 
 /// Questions about made-up paragraphs of varied length: "w7 ?" is answered by the word after w7. Every

@@ -1,0 +1,167 @@
+//! Writes checkpoints while training goes on.
+//!
+//! The weights, moments and sums are copied at a step; a thread writes the copy. One is written at a time: the next
+//! waits for it, which also bounds the memory to one copy.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use serde_json::Value;
+use squad_model::{Network, save};
+use squad_weights::Tensors;
+
+use super::state::TrainingState;
+use super::{
+    MANIFEST, Manifest, folder_of, list, name_of, replace_folder, write_json, write_model_files,
+    write_tensors,
+};
+use crate::adamw::Moments;
+use crate::error::TrainError;
+use crate::report::Report;
+
+/// The file of the optimizer's moments.
+pub const OPTIMIZER: &str = "optimizer.safetensors";
+/// The file of [`TrainingState`].
+pub const STATE: &str = "state.json";
+
+/// Name of a stage's moment in [`OPTIMIZER`]; `which` is first or second.
+pub(super) fn moment_name(stage: usize, which: &str) -> String {
+    format!("stage.{stage:04}.{which}_moment")
+}
+
+/// A copy of everything that a checkpoint holds.
+#[derive(Debug)]
+pub struct Snapshot {
+    config: Value,
+    weights: Tensors,
+    moments: Vec<Moments>,
+    state: TrainingState,
+}
+
+impl Snapshot {
+    /// Copies the state after a step.
+    pub fn take(network: &Network, moments: &[Moments], state: TrainingState) -> Self {
+        Self {
+            config: save::config_json(network),
+            weights: save::named_weights(network),
+            moments: moments.to_vec(),
+            state,
+        }
+    }
+
+    fn write(&self, place: &Place) -> Result<(), TrainError> {
+        let target = folder_of(&place.output).join(name_of(self.state.step));
+        replace_folder(&target, |folder| {
+            write_model_files((&self.config, &self.weights), &place.model_folder, folder)?;
+            write_moments(&self.moments, &folder.join(OPTIMIZER))?;
+            write_json(&folder.join(STATE), &self.state)?;
+            write_json(&folder.join(MANIFEST), &Manifest::of(folder, self.state.step)?)
+        })?;
+        // Newer ones than this are not touched: they belong to whoever wrote them.
+        let kept: Vec<PathBuf> = list(&place.output)?.into_iter().filter(|p| *p <= target).collect();
+        for old in kept.iter().take(kept.len().saturating_sub(place.keep)) {
+            fs::remove_dir_all(old).map_err(TrainError::output("delete", old))?;
+        }
+        Ok(())
+    }
+}
+
+fn write_moments(moments: &[Moments], path: &Path) -> Result<(), TrainError> {
+    let all: Vec<(String, [i64; 1], &[f32])> = moments
+        .iter()
+        .enumerate()
+        .flat_map(|(stage, both)| {
+            [("first", &both.first), ("second", &both.second)]
+                .map(|(which, values)| (moment_name(stage, which), [values.len() as i64], values.as_slice()))
+        })
+        .collect();
+    let views = all.iter().map(|(name, shape, values)| (name.as_str(), shape.as_slice(), *values));
+    write_tensors(path, views)
+}
+
+/// Where checkpoints go.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The output folder.
+    pub output: PathBuf,
+    /// Where the tokenizer's files are.
+    pub model_folder: PathBuf,
+    /// How many are kept.
+    pub keep: usize,
+}
+
+/// Writes one checkpoint at a time on a thread of its own. Dropping it waits for the one that is being written.
+#[derive(Debug)]
+pub struct Writer {
+    place: Place,
+    busy: Option<(u64, JoinHandle<Result<(), TrainError>>)>,
+}
+
+impl Writer {
+    /// A writer with nothing to do yet. Deletes what a killed writer left half-written.
+    ///
+    /// # Errors
+    /// When such a leftover cannot be deleted.
+    pub fn new(place: Place) -> Result<Self, TrainError> {
+        let folder = folder_of(&place.output);
+        if folder.is_dir() {
+            for entry in fs::read_dir(&folder).map_err(TrainError::output("list", &folder))? {
+                let path = entry.map_err(TrainError::output("list", &folder))?.path();
+                if path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.ends_with(".tmp")) {
+                    fs::remove_dir_all(&path).map_err(TrainError::output("delete", &path))?;
+                }
+            }
+        }
+        Ok(Self { place, busy: None })
+    }
+
+    /// Begins to write a checkpoint, once the one before is written. That one's failure is a note: old checkpoints
+    /// are whole, and this one may succeed.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn begin(&mut self, snapshot: Snapshot, report: &dyn Report) -> Result<(), TrainError> {
+        self.forgive(report);
+        let place = self.place.clone();
+        let step = snapshot.state.step;
+        let thread = std::thread::Builder::new()
+            .name("squad-checkpoint".into())
+            .spawn(move || snapshot.write(&place))
+            .map_err(|e| TrainError::Internal(format!("cannot start a thread for a checkpoint: {e}")))?;
+        self.busy = Some((step, thread));
+        Ok(())
+    }
+
+    /// Tells, if the writing of a checkpoint has just ended, how it went.
+    pub fn poll(&mut self, report: &dyn Report) {
+        if self.busy.as_ref().is_some_and(|(_, thread)| thread.is_finished()) {
+            self.forgive(report);
+        }
+    }
+
+    /// Waits until the last checkpoint is written.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn settle(&mut self) -> Result<(), TrainError> {
+        let Some((_, thread)) = self.busy.take() else { return Ok(()) };
+        thread.join().unwrap_or_else(|_| Err(TrainError::Internal("the checkpoint's thread panicked".into())))
+    }
+
+    fn forgive(&mut self, report: &dyn Report) {
+        let step = self.busy.as_ref().map_or(0, |(step, _)| *step);
+        if let Err(error) = self.settle() {
+            report.note(format!(
+                "the checkpoint of step {step} could not be written: {error}; training goes on, older checkpoints are whole"
+            ));
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Whoever leaves early has an error of its own to tell.
+        self.settle().ok();
+    }
+}
