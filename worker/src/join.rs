@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 
 use anyhow::Context;
-use squad_collective::{Background, Fence, RingListener, Topology};
+use squad_collective::{Background, Fence, RingListener, Topology, Transport};
 use squad_proto::{FailureCode, FailureReport, Ticket};
 use squad_train::run::Outcome;
 use squad_train::{Prepared, StopSignal, TrainError};
@@ -136,6 +136,7 @@ impl Compute {
                 layout,
             },
             patience: squad_proto::Deadlines::from_patience(self.ticket.patience()).collective,
+            transport: Transport::Auto,
         };
         let outcome =
             squad_collective::connect(self.listener, topology).map_err(TrainError::from).and_then(|ring| {

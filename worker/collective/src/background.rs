@@ -11,7 +11,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::error::CollectiveError;
-use crate::{AbortHandle, Collective};
+use crate::{AbortHandle, Buffer, Collective};
 
 type Task = Box<dyn FnOnce(&mut Worker) + Send>;
 
@@ -108,9 +108,18 @@ impl Background {
         Background { tasks, thread, abort, under_way, no_thread, rank, world, transport }
     }
 
+    /// A bucket of `len` zeros in the memory that is reduced fastest; see [`Collective::buffer`].
+    ///
+    /// # Errors
+    /// The error that broke the collective, now or before.
+    pub fn buffer(&self, len: usize) -> Result<Buffer, CollectiveError> {
+        self.run(move |collective| collective.buffer(len))
+    }
+
     /// Hands over a bucket, of which the first `len` elements are to be summed over all ranks. The very same
-    /// allocation comes back through the answer.
-    pub fn all_reduce(&self, mut bucket: Vec<f32>, len: usize) -> Pending {
+    /// memory comes back through the answer.
+    pub fn all_reduce(&self, bucket: impl Into<Buffer>, len: usize) -> Pending {
+        let mut bucket = bucket.into();
         let (answer, outcome) = bounded(1);
         if self.tasks.is_none() {
             let (now, result) = (Instant::now(), Err(self.no_thread.clone()));
@@ -120,14 +129,7 @@ impl Background {
         }
         self.hand_over(Box::new(move |worker| {
             let started = Instant::now();
-            let size = bucket.len();
-            let result = match bucket.get_mut(..len) {
-                Some(part) => worker.attempt(|collective| collective.all_reduce(part)),
-                None => worker.attempt(|_| {
-                    let problem = format!("{len} elements to reduce in a bucket of {size}");
-                    Err(CollectiveError::Usage { problem })
-                }),
-            };
+            let result = worker.attempt(|collective| collective.all_reduce_buffer(&mut bucket, len));
             // A caller that no longer waits does not want the bucket either.
             answer.send(Settled { bucket, result, started, ended: Instant::now() }).ok();
         }));
@@ -209,8 +211,8 @@ pub struct Pending {
 /// A bucket that came back summed.
 #[derive(Debug)]
 pub struct Reduced {
-    /// The allocation that was handed over.
-    pub bucket: Vec<f32>,
+    /// The memory that was handed over.
+    pub bucket: Buffer,
     /// When its reduction began.
     pub started: Instant,
     /// When its reduction ended.
@@ -220,8 +222,8 @@ pub struct Reduced {
 /// A bucket that came back, whether or not it could be summed.
 #[derive(Debug)]
 pub struct Settled {
-    /// The allocation that was handed over. After an error the reduced part is unspecified.
-    pub bucket: Vec<f32>,
+    /// The memory that was handed over. After an error its contents are unspecified.
+    pub bucket: Buffer,
     /// What became of the reduction.
     pub result: Result<(), CollectiveError>,
     /// When its turn came.

@@ -23,6 +23,8 @@ pub enum Operation {
     GatherBytes,
     /// Meeting of all ranks; also the last act of connecting.
     Barrier,
+    /// Making of a buffer that all ranks of a host see.
+    MakeBuffer,
 }
 
 impl fmt::Display for Operation {
@@ -34,6 +36,7 @@ impl fmt::Display for Operation {
             Operation::Broadcast => "broadcast",
             Operation::GatherBytes => "gather of bytes",
             Operation::Barrier => "barrier",
+            Operation::MakeBuffer => "making of a buffer",
         })
     }
 }
@@ -171,6 +174,16 @@ pub enum CollectiveError {
         /// The last thing that was seen.
         detail: String,
     },
+    /// The transport that was asked for cannot be had.
+    #[error("rank {rank}: no {wish} transport: {problem}; transport `auto` takes what there is")]
+    Transport {
+        /// This rank.
+        rank: usize,
+        /// What was asked for.
+        wish: crate::Transport,
+        /// What is in the way.
+        problem: String,
+    },
     /// The other side of a new connection belongs to something else.
     #[error("rank {rank}: refused the connection with rank {peer} at {address}: different {}", list(.differences))]
     Refused {
@@ -271,6 +284,7 @@ impl CollectiveError {
             | CollectiveError::Panicked { rank, .. } => Some(*rank),
             CollectiveError::Bind { .. }
             | CollectiveError::Topology { .. }
+            | CollectiveError::Transport { .. }
             | CollectiveError::Usage { .. } => None,
         }
     }

@@ -28,12 +28,25 @@ pub(crate) struct Terms {
 }
 
 /// Which operation this is; equal on all ranks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) operation: Operation,
     pub(crate) root: usize,
     pub(crate) total: u64,
     pub(crate) sequence: u64,
+}
+
+impl Call {
+    /// What a rank that makes this call is doing, for people.
+    pub(crate) fn describe(&self) -> String {
+        let Call { operation, root, total, sequence } = self;
+        match operation {
+            Operation::Broadcast => {
+                format!("broadcast of {total} elements from rank {root} as no. {sequence}")
+            }
+            _ => format!("{operation} of size {total} as no. {sequence}"),
+        }
+    }
 }
 
 /// One operation under way.

@@ -2,6 +2,7 @@
 //! which a failing rank tells its neighbours why.
 
 use crate::error::{CollectiveError, Operation};
+use crate::exchange::Call;
 
 /// Bytes of a header on the wire.
 pub(crate) const HEADER: usize = 48;
@@ -91,14 +92,9 @@ impl Header {
     pub(crate) fn describe(&self) -> String {
         match self.kind {
             Kind::Notice => "notice of failure".to_owned(),
-            Kind::Segment(Operation::Broadcast) => {
-                format!(
-                    "broadcast of {} elements from rank {} as no. {}",
-                    self.total, self.root, self.sequence
-                )
-            }
             Kind::Segment(operation) => {
-                format!("{operation} of size {} as no. {}", self.total, self.sequence)
+                let (root, total, sequence) = (self.root as usize, self.total, self.sequence);
+                Call { operation, root, total, sequence }.describe()
             }
         }
     }
@@ -129,15 +125,20 @@ impl Notice {
 
     /// The whole frame.
     pub(crate) fn encode(&self, fence: u64) -> Vec<u8> {
+        let bytes = self.payload();
+        let payload = bytes.len() as u32;
+        let header =
+            Header { kind: Kind::Notice, root: 0, payload, sequence: 0, total: 0, segment: 0, fence };
+        [&header.encode(), bytes.as_slice()].concat()
+    }
+
+    /// What follows the header, or lies in shared memory: at most [`MAX_NOTICE`] bytes.
+    pub(crate) fn payload(&self) -> Vec<u8> {
         let mut end = self.cause.len().min(MAX_NOTICE - 8);
         while !self.cause.is_char_boundary(end) {
             end -= 1;
         }
-        let payload = (8 + end) as u32;
-        let header =
-            Header { kind: Kind::Notice, root: 0, payload, sequence: 0, total: 0, segment: 0, fence };
-        let mut bytes = header.encode().to_vec();
-        bytes.extend((self.reporter as u32).to_le_bytes());
+        let mut bytes = (self.reporter as u32).to_le_bytes().to_vec();
         bytes.extend((self.blamed as u32).to_le_bytes());
         bytes.extend(&self.cause.as_bytes()[..end]);
         bytes

@@ -171,7 +171,8 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     array
 }
 
-fn nonce() -> io::Result<[u8; 32]> {
+/// Bytes that nobody can guess.
+pub(crate) fn nonce() -> io::Result<[u8; 32]> {
     let mut nonce = [0; 32];
     let filled = rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())?;
     // Up to 256 bytes come whole, once the system has any; the kernel promises so.
@@ -260,6 +261,7 @@ mod tests {
             peers: vec![SocketAddr::from(([127, 0, 0, 1], 1)); 3],
             fence: Fence { job: "job".into(), generation: 2, token: "secret".into(), layout: [1; 32] },
             patience: Duration::from_secs(5),
+            transport: Default::default(),
         }
     }
 

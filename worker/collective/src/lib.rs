@@ -1,30 +1,41 @@
-//! All-reduce and friends over a ring of TCP connections.
+//! All-reduce and friends, through shared memory between the ranks of one host, or over a ring of TCP
+//! connections.
 //!
 //! Ranks `0..world` stand in a ring: each sends to the next rank and receives from the previous one. An
 //! operation is a pure schedule (who sends which span at which step); it is executed in segments, so
 //! that a segment is summed and forwarded while the following one is still arriving.
 //!
+//! When the ring stands and all ranks find that they are on one host, they go on through memory that all of
+//! them map, unless [`Topology::transport`] says otherwise. Then each rank sums a share of every buffer, in
+//! place, straight from the memory of all ranks, if the buffer came from [`Collective::buffer`]; what is in the
+//! caller's own memory is copied, a segment at a time. The connections remain, to tell of a rank's death.
+//!
 //! # Order of summation
 //!
 //! The buffer is cut into [`spans`], one for each rank. Span `k` is summed in the order of ranks `k+1, k+2,
-//! ..., world-1, 0, ..., k`, from left to right, and rank `k` hands the finished span to everybody. So all
-//! ranks hold the same bits, and a run gives the same bits as the run before it.
+//! ..., world-1, 0, ..., k`, from left to right, whoever computes it. So all ranks hold the same bits, a run gives
+//! the same bits as the run before it, and TCP the same as shared memory. (Which of several NaN comes out is
+//! not said.)
 //!
 //! # Failure
 //!
 //! Every wait has a deadline that comes from [`Topology::patience`]. The first error poisons the ring: it
-//! tells both neighbours who is to blame, closes the connections, and is the answer to every later
-//! operation. After an error the contents of the buffers are unspecified.
+//! tells the others who is to blame, closes the connections, and is the answer to every later operation. After
+//! an error the contents of the buffers are unspecified. Shared memory has no name, and is gone when the last
+//! process that maps it is.
 //!
 //! # Trust
 //!
 //! Neighbours prove to each other that they know the token of the job; what follows is neither encrypted
-//! nor signed, so the ring belongs into a network whose packets nobody else can forge.
+//! nor signed, so the ring belongs into a network whose packets nobody else can forge. Ranks that share memory
+//! belong to one user, and trust each other with their buffers.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod abort;
 mod background;
+pub mod bench;
+mod buffer;
 mod error;
 mod exchange;
 mod frame;
@@ -34,6 +45,7 @@ mod mac;
 mod payload;
 mod ring;
 mod schedule;
+mod shm;
 mod solo;
 mod tcp;
 mod topology;
@@ -43,10 +55,11 @@ use std::ops::Range;
 
 pub use abort::AbortHandle;
 pub use background::{Background, Pending, Reduced, Settled};
+pub use buffer::Buffer;
 pub use error::{CollectiveError, Difference, Operation, Scene};
 pub use schedule::spans;
 pub use tcp::RingListener;
-pub use topology::{Fence, Topology};
+pub use topology::{Fence, Topology, Transport};
 
 /// Operations in which all ranks of a world take part.
 ///
@@ -59,7 +72,7 @@ pub trait Collective: Send {
     /// Number of ranks, at least 1.
     fn world(&self) -> usize;
 
-    /// What carries the bytes: `"solo"` or `"tcp"`.
+    /// What carries the bytes: `"solo"`, `"tcp"` or `"shm"`.
     fn transport(&self) -> &'static str;
 
     /// Replaces `buffer` by its sum over all ranks, with the same bits on all ranks.
@@ -67,6 +80,26 @@ pub trait Collective: Send {
     /// # Errors
     /// Whatever broke the ring; see [`CollectiveError`].
     fn all_reduce(&mut self, buffer: &mut [f32]) -> Result<(), CollectiveError>;
+
+    /// Zeros, `len` of them, in the memory that [`Collective::all_reduce_buffer`] reduces fastest. All ranks
+    /// make the same buffers in the same order.
+    ///
+    /// # Errors
+    /// Whatever broke the ring; see [`CollectiveError`].
+    fn buffer(&mut self, len: usize) -> Result<Buffer, CollectiveError> {
+        Ok(Buffer::heap(len))
+    }
+
+    /// Replaces the first `len` elements of `buffer` by their sums over all ranks, with the same bits as
+    /// [`Collective::all_reduce`] gives.
+    ///
+    /// # Errors
+    /// [`CollectiveError::Usage`] if there are fewer elements (the ring stays whole), else whatever broke the
+    /// ring.
+    fn all_reduce_buffer(&mut self, buffer: &mut Buffer, len: usize) -> Result<(), CollectiveError> {
+        check_length(buffer, len)?;
+        self.all_reduce(&mut buffer[..len])
+    }
 
     /// Sums over all ranks this rank's span of `buffer` (see [`spans`]), in place, and returns that span.
     /// Elements outside of it are unspecified afterwards.
@@ -103,6 +136,15 @@ pub trait Collective: Send {
     fn abort_handle(&self) -> AbortHandle;
 }
 
+/// What is reduced must be there.
+fn check_length(buffer: &Buffer, len: usize) -> Result<(), CollectiveError> {
+    if len <= buffer.len() {
+        return Ok(());
+    }
+    let problem = format!("{len} elements to reduce in a buffer of {}", buffer.len());
+    Err(CollectiveError::Usage { problem })
+}
+
 /// Joins the ring that `topology` describes, and returns once all of it stands. A world of one needs no
 /// connection.
 ///
@@ -121,5 +163,5 @@ pub fn connect(listener: RingListener, topology: Topology) -> Result<Box<dyn Col
     let sockets = tcp::establish(&listener, &topology)?;
     let mut ring = ring::Ring::new(sockets, &topology)?;
     ring.meet()?;
-    Ok(Box::new(ring))
+    shm::upgrade(ring, &topology)
 }

@@ -62,6 +62,15 @@ pub(crate) fn wait(fds: &mut [PollFd<'_>], timeout: Duration) -> io::Result<()> 
     }
 }
 
+/// One of the two ranks that a rank has a connection with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Neighbour {
+    /// The one that it sends to.
+    Next,
+    /// The one that it receives from.
+    Previous,
+}
+
 /// What a rank waits for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interest {
@@ -96,15 +105,32 @@ impl Sockets {
     }
 
     /// Shutting down wakes the owner from its wait, and stays visible: no wake-up can be lost. Handles hold
-    /// the sockets weakly, so that a handle which outlives the ring does not keep them open.
-    pub(crate) fn abort_handle(self: &Arc<Self>) -> AbortHandle {
+    /// the sockets weakly, so that a handle which outlives the ring does not keep them open. `wake` wakes an
+    /// owner that waits for something else.
+    pub(crate) fn abort_handle(self: &Arc<Self>, wake: impl Fn() + Send + Sync + 'static) -> AbortHandle {
         let sockets: Weak<Sockets> = Arc::downgrade(self);
         AbortHandle::new(Arc::clone(&self.aborted), move || {
             if let Some(sockets) = sockets.upgrade() {
-                // A socket that is closed already is as good.
-                sockets.next.shutdown(Shutdown::Both).ok();
-                sockets.previous.shutdown(Shutdown::Both).ok();
+                sockets.end();
             }
+            wake();
+        })
+    }
+
+    /// Ends both connections, in both directions.
+    pub(crate) fn end(&self) {
+        // A socket that is closed already is as good.
+        self.next.shutdown(Shutdown::Both).ok();
+        self.previous.shutdown(Shutdown::Both).ok();
+    }
+
+    /// A neighbour whose connection has ended, if there is one, and how. For a time in which nobody sends
+    /// anything; what comes nevertheless is dropped.
+    pub(crate) fn lost(&self) -> Option<(Neighbour, String)> {
+        let sockets = [(Neighbour::Next, &self.next), (Neighbour::Previous, &self.previous)];
+        sockets.into_iter().find_map(|(neighbour, socket)| match read_some(socket, &mut [0; 64]) {
+            Moved::Closed(cause) => Some((neighbour, cause)),
+            Moved::Bytes(_) | Moved::Nothing => None,
         })
     }
 

@@ -14,7 +14,7 @@ use crate::wire::Wire;
 use crate::{AbortHandle, Collective, Topology};
 
 /// Longest blob in a gather of bytes. Bounds what a neighbour can make this rank allocate.
-const MAX_BLOB: u64 = 1 << 32;
+pub(crate) const MAX_BLOB: u64 = 1 << 32;
 
 /// Longest time that a failing rank spends on telling its neighbours.
 const FAREWELL: Duration = Duration::from_millis(250);
@@ -39,6 +39,15 @@ pub(crate) fn check_root(root: usize, world: usize) -> Result<(), CollectiveErro
     Err(CollectiveError::Usage { problem: format!("broadcast from rank {root} in a world of {world} ranks") })
 }
 
+/// What is gathered must not be too long.
+pub(crate) fn check_blob(blob: &[u8]) -> Result<(), CollectiveError> {
+    if blob.len() as u64 <= MAX_BLOB {
+        return Ok(());
+    }
+    let problem = format!("{} bytes to gather; at most {MAX_BLOB} from each rank", blob.len());
+    Err(CollectiveError::Usage { problem })
+}
+
 impl Ring {
     /// A ring over connections that are authenticated already.
     pub(crate) fn new(sockets: Sockets, topology: &Topology) -> Result<Ring, CollectiveError> {
@@ -51,6 +60,11 @@ impl Ring {
         };
         let world = topology.world;
         Ok(Ring { terms, world, sockets: Arc::new(sockets), wire: Wire::new(), sequence: 0, broken: None })
+    }
+
+    /// Its connections.
+    pub(crate) fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
     }
 
     /// The last act of connecting: all ranks have found each other.
@@ -147,10 +161,7 @@ impl Collective for Ring {
 
     fn gather_bytes(&mut self, mine: Vec<u8>) -> Result<Vec<Vec<u8>>, CollectiveError> {
         let rank = self.terms.rank;
-        if mine.len() as u64 > MAX_BLOB {
-            let problem = format!("{} bytes to gather; at most {MAX_BLOB} from each rank", mine.len());
-            return Err(CollectiveError::Usage { problem });
-        }
+        check_blob(&mine)?;
         let plan = schedule::all_gather(rank, self.world);
         let mut sizes = Blobs { blobs: vec![vec![0; 8]; self.world] };
         sizes.blobs[rank] = (mine.len() as u64).to_le_bytes().to_vec();
@@ -181,7 +192,7 @@ impl Collective for Ring {
     }
 
     fn abort_handle(&self) -> AbortHandle {
-        self.sockets.abort_handle()
+        self.sockets.abort_handle(|| {})
     }
 }
 

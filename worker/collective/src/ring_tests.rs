@@ -31,6 +31,7 @@ fn stage(patience: Duration) -> Stage {
         peers: vec![SocketAddr::from(([127, 0, 0, 1], 1)); 3],
         fence: Fence { job: "job".into(), generation: 1, token: "secret".into(), layout: [0; 32] },
         patience,
+        transport: crate::Transport::Tcp,
     };
     let ((near_next, next), (near_previous, previous)) = (pair(), pair());
     let ring = Ring::new(Sockets::new(near_next, near_previous).unwrap(), &topology).unwrap();

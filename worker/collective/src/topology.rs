@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -30,6 +31,44 @@ pub struct Topology {
     pub fence: Fence,
     /// How long a silent neighbour is waited for, in each wait; up to 30 days.
     pub patience: Duration,
+    /// What is to carry the bytes.
+    pub transport: Transport,
+}
+
+/// What is to carry the bytes between ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Shared memory if all ranks are on one host and can have it, else TCP.
+    #[default]
+    Auto,
+    /// TCP. If one rank wishes it, all use it.
+    Tcp,
+    /// Shared memory; connecting fails where it cannot be had.
+    Shm,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Auto => "auto",
+            Transport::Tcp => "tcp",
+            Transport::Shm => "shm",
+        })
+    }
+}
+
+impl FromStr for Transport {
+    type Err = String;
+
+    /// Reads what [`Transport`] displays.
+    fn from_str(name: &str) -> Result<Transport, String> {
+        match name {
+            "auto" => Ok(Transport::Auto),
+            "tcp" => Ok(Transport::Tcp),
+            "shm" => Ok(Transport::Shm),
+            _ => Err(format!("unknown transport {name:?}; there are auto, tcp and shm")),
+        }
+    }
 }
 
 /// What all ranks of a ring agree about; compared when they connect.
@@ -121,6 +160,7 @@ mod tests {
                 layout: [7; 32],
             },
             patience: Duration::from_secs(1),
+            transport: Transport::Auto,
         }
     }
 
@@ -135,6 +175,14 @@ mod tests {
         let mut long = topology();
         long.fence.job = "j".repeat(257);
         assert!(long.check().is_err());
+    }
+
+    #[test]
+    fn transports_have_names() {
+        for transport in [Transport::Auto, Transport::Tcp, Transport::Shm] {
+            assert_eq!(transport.to_string().parse(), Ok(transport));
+        }
+        assert!("rdma".parse::<Transport>().unwrap_err().contains("auto, tcp and shm"));
     }
 
     #[test]

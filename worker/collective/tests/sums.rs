@@ -6,14 +6,15 @@ mod gang;
 
 use std::time::Duration;
 
-use gang::{bits, each, ring, values};
+use gang::{bits, each, each_way, gang, values};
 use proptest::prelude::*;
-use squad_collective::spans;
+use squad_collective::{Transport, spans};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn lengths(world: usize) -> Vec<usize> {
-    vec![0, 1, 2, world - 1, world, world + 1, 997, 100_003]
+    let powers = [4096, 32_768, 65_536].into_iter().flat_map(|power| [power - 1, power, power + 1]);
+    [0, 1, 2, world - 1, world, world + 1, 997, 100_003].into_iter().chain(powers).collect()
 }
 
 /// The sum in the order that the crate declares: from the owner's next rank to the owner.
@@ -41,9 +42,9 @@ fn check_against_f64(sum: &[f32], world: usize) {
 
 #[test]
 fn all_reduce_has_the_declared_bits_on_all_ranks_and_in_all_runs() {
-    for world in 1..=8 {
+    for (world, transport) in each_way(1..=9) {
         for _run in 0..2 {
-            let sums = each(ring(world, PATIENCE), |mut rank| {
+            let sums = each(gang(world, PATIENCE, transport), |mut rank| {
                 let reduce = |len| {
                     let mut buffer = values(rank.rank(), len);
                     rank.all_reduce(&mut buffer).unwrap();
@@ -64,24 +65,28 @@ fn all_reduce_has_the_declared_bits_on_all_ranks_and_in_all_runs() {
 
 #[test]
 fn messages_of_many_segments_and_beyond_all_socket_buffers() {
-    // 48 MB: more than what lies in all socket buffers together, so that sending must not wait for receiving.
-    for (world, len) in [(2, 12_000_001), (3, 1_500_007)] {
-        let sums = each(ring(world, PATIENCE), |mut rank| {
-            let mut buffer = values(rank.rank(), len);
-            rank.all_reduce(&mut buffer).unwrap();
-            buffer
+    // 64 MiB: more than what lies in all socket buffers together, so that sending must not wait for receiving.
+    for (world, transport) in each_way([2, 3]) {
+        let len = if world == 2 { (16 << 20) + 1 } else { 1_500_007 };
+        let sums = each(gang(world, PATIENCE, transport), |mut rank| {
+            let mut own = values(rank.rank(), len);
+            let mut buffer = rank.buffer(len).unwrap();
+            buffer.copy_from_slice(&own);
+            rank.all_reduce(&mut own).unwrap();
+            rank.all_reduce_buffer(&mut buffer, len).unwrap();
+            (own, buffer)
         });
         let wanted = declared_sum(len, world);
-        for sum in &sums {
-            assert!(bits(sum) == bits(&wanted), "world {world}");
+        for (own, buffer) in &sums {
+            assert!(bits(own) == bits(&wanted) && bits(buffer) == bits(&wanted), "{transport}, {world}");
         }
     }
 }
 
 #[test]
 fn reduce_scatter_and_all_gather_make_an_all_reduce() {
-    for world in 1..=8 {
-        each(ring(world, PATIENCE), |mut rank| {
+    for (world, transport) in each_way(1..=9) {
+        each(gang(world, PATIENCE, transport), |mut rank| {
             for len in lengths(world) {
                 let mut buffer = values(rank.rank(), len);
                 let own = rank.reduce_scatter(&mut buffer).unwrap();
@@ -103,8 +108,8 @@ fn reduce_scatter_and_all_gather_make_an_all_reduce() {
 
 #[test]
 fn broadcast_from_each_root() {
-    for world in 1..=8 {
-        each(ring(world, PATIENCE), |mut rank| {
+    for (world, transport) in each_way(1..=9) {
+        each(gang(world, PATIENCE, transport), |mut rank| {
             for root in 0..world {
                 for len in [0, 1, 997, 100_003] {
                     let mut buffer = values(rank.rank(), len);
@@ -118,9 +123,9 @@ fn broadcast_from_each_root() {
 
 #[test]
 fn gather_bytes_of_different_lengths() {
-    let blob = |rank: usize| vec![rank as u8; [0, 1, 300_000, 17, 0, 2, 600_001, 5][rank]];
-    for world in 1..=8 {
-        each(ring(world, PATIENCE), |mut rank| {
+    let blob = |rank: usize| vec![rank as u8; [0, 1, 300_000, 17, 0, 2, 600_001, 5, 9][rank]];
+    for (world, transport) in each_way(1..=9) {
+        each(gang(world, PATIENCE, transport), |mut rank| {
             for _ in 0..2 {
                 let all = rank.gather_bytes(blob(rank.rank())).unwrap();
                 assert!(all == (0..world).map(blob).collect::<Vec<_>>(), "world {world}");
@@ -132,9 +137,9 @@ fn gather_bytes_of_different_lengths() {
 #[test]
 fn nobody_leaves_a_barrier_before_all_have_entered() {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    for world in [2, 5] {
+    for (world, transport) in each_way([2, 5]) {
         let entered = AtomicUsize::new(0);
-        each(ring(world, PATIENCE), |mut rank| {
+        each(gang(world, PATIENCE, transport), |mut rank| {
             for round in 1..=20 {
                 if round % world == rank.rank() {
                     std::thread::sleep(Duration::from_millis(2));
@@ -149,20 +154,92 @@ fn nobody_leaves_a_barrier_before_all_have_entered() {
 
 #[test]
 fn who_is_who() {
-    for (world, transport) in [(1, "solo"), (3, "tcp")] {
-        for (number, rank) in ring(world, PATIENCE).into_iter().enumerate() {
+    use Transport::{Auto, Shm, Tcp};
+    for (world, wish, transport) in
+        [(1, Auto, "solo"), (1, Shm, "solo"), (3, Tcp, "tcp"), (3, Shm, "shm"), (3, Auto, "shm")]
+    {
+        for (number, rank) in gang(world, PATIENCE, wish).into_iter().enumerate() {
             assert_eq!((rank.rank(), rank.world(), rank.transport()), (number, world, transport));
         }
     }
+}
+
+#[test]
+fn buffers_of_the_collective_s_own_have_the_same_bits() {
+    for (world, transport) in each_way(1..=9) {
+        each(gang(world, PATIENCE, transport), |mut rank| {
+            for len in lengths(world) {
+                let mut buffer = rank.buffer(len + 3).unwrap();
+                assert!(buffer.iter().all(|value| *value == 0.0) && buffer.len() == len + 3);
+                assert_eq!(buffer.is_shared(), rank.transport() == "shm");
+                let place = buffer.as_ptr();
+                for _ in 0..2 {
+                    buffer[..len].copy_from_slice(&values(rank.rank(), len));
+                    buffer[len..].fill(0.25);
+                    rank.all_reduce_buffer(&mut buffer, len).unwrap();
+                    assert!(bits(&buffer[..len]) == bits(&declared_sum(len, world)), "{world}, {len}");
+                    assert_eq!((buffer[len..] == [0.25; 3], buffer.as_ptr()), (true, place));
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn infinities_and_what_is_no_number_pass_through() {
+    let odd = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, -0.0, f32::MIN_POSITIVE / 4.0];
+    for (world, transport) in each_way([2, 3, 5]) {
+        for len in [odd.len(), 30_000] {
+            let sums = each(gang(world, PATIENCE, transport), |mut rank| {
+                let number = rank.rank();
+                let fill = |buffer: &mut [f32]| {
+                    for (index, value) in buffer.iter_mut().enumerate() {
+                        // One rank has the odd value, wherever; the others have an ordinary one.
+                        *value = if index % world == number { odd[index % odd.len()] } else { 0.0 };
+                    }
+                };
+                let mut shared = rank.buffer(len).unwrap();
+                let mut own = vec![0.0; len];
+                fill(&mut shared);
+                fill(&mut own);
+                rank.all_reduce_buffer(&mut shared, len).unwrap();
+                rank.all_reduce(&mut own).unwrap();
+                assert_eq!(bits(&shared), bits(&own));
+                own
+            });
+            for sum in sums {
+                for (index, value) in sum.iter().enumerate() {
+                    let wanted = odd[index % odd.len()];
+                    assert!(*value == wanted || (value.is_nan() && wanted.is_nan()), "{value} for {wanted}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_buffer_of_another_gang_is_summed_too() {
+    each(gang(2, PATIENCE, Transport::Shm), |mut rank| {
+        let mut own = rank.buffer(10_000).unwrap();
+        let mut heap = squad_collective::Buffer::from(vec![2.0; 10_000]);
+        own.fill(1.0);
+        rank.all_reduce_buffer(&mut own, 10_000).unwrap();
+        rank.all_reduce_buffer(&mut heap, 10_000).unwrap();
+        assert!(own.iter().all(|value| *value == 2.0) && heap.iter().all(|value| *value == 4.0));
+        assert!(rank.all_reduce_buffer(&mut own, 10_001).unwrap_err().to_string().contains("10001"));
+        rank.barrier().unwrap();
+    });
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
     fn any_sequence_of_operations(
-        world in 1_usize..6, operations in proptest::collection::vec((0_u8..5, 0_usize..3000), 1..12)
+        world in 1_usize..6, shm: bool,
+        operations in proptest::collection::vec((0_u8..6, 0_usize..9000), 1..12)
     ) {
-        each(ring(world, PATIENCE), |mut rank| {
+        let transport = if shm { Transport::Shm } else { Transport::Tcp };
+        each(gang(world, PATIENCE, transport), |mut rank| {
             for (operation, len) in &operations {
                 let mut buffer = values(rank.rank(), *len);
                 match operation {
@@ -184,6 +261,12 @@ proptest! {
                         assert!(all.iter().enumerate().all(|(from, blob)| {
                             blob.len() == len * from && blob.iter().all(|byte| *byte == from as u8)
                         }));
+                    }
+                    4 => {
+                        let mut shared = rank.buffer(*len).unwrap();
+                        shared.copy_from_slice(&buffer);
+                        rank.all_reduce_buffer(&mut shared, *len).unwrap();
+                        assert_eq!(bits(&shared), bits(&declared_sum(*len, world)));
                     }
                     _ => rank.barrier().unwrap(),
                 }

@@ -1,13 +1,14 @@
 //! Gradient memory that libtorch writes and the ring reads.
 //!
 //! A bucket is one stage's flat gradient. Its memory belongs to Rust, so that it can be handed to the
-//! collective's thread and back without a copy; a tensor over the same memory lets libtorch write it.
+//! collective's thread and back without a copy; a tensor over the same memory lets libtorch write it. Where
+//! the ranks of a host share memory, a bucket lies in it.
 //! This file holds all of the crate's `unsafe`.
 #![allow(unsafe_code, reason = "tensors over Rust's memory, and slices over a tensor's")]
 
 use std::time::Instant;
 
-use squad_collective::{Background, Pending};
+use squad_collective::{Background, Buffer, Pending};
 use squad_model::Stage;
 use tch::{Device, Kind, Tensor};
 
@@ -16,7 +17,7 @@ use crate::error::TrainError;
 /// One stage's flat gradient, with a few floats of company behind it.
 #[derive(Debug)]
 pub struct Bucket {
-    /// Aliases the first `len` elements of the vector; declared first, so that it is dropped first.
+    /// Aliases the first `len` elements of the buffer; declared first, so that it is dropped first.
     tensor: Tensor,
     state: State,
     len: usize,
@@ -24,9 +25,9 @@ pub struct Bucket {
 
 #[derive(Debug)]
 enum State {
-    Home(Vec<f32>),
+    Home(Buffer),
     Away(Pending),
-    /// A collective's thread died with the vector.
+    /// A collective's thread died with the buffer.
     Lost,
 }
 
@@ -40,12 +41,25 @@ pub struct Reduction {
 }
 
 impl Bucket {
-    /// A bucket of `len` gradients and `company` further floats, all zero.
+    /// A bucket of `len` gradients and `company` further floats, all zero, on the heap.
     pub fn new(len: usize, company: usize) -> Self {
-        let mut values = vec![0.0f32; len + company];
-        // SAFETY: the memory holds `len` floats and lives as long as the tensor: the vector is never grown,
-        // so its heap block never moves, `tensor` is dropped before it, and no clone of `tensor` leaves
-        // this file's methods with a longer life. While the vector is away, the tensor is not handed out.
+        Self::over(vec![0.0; len + company].into(), len)
+    }
+
+    /// A bucket of `len` gradients and `company` further floats, all zero, where `collective` reduces it
+    /// fastest. All ranks make the same buckets in the same order.
+    ///
+    /// # Errors
+    /// What broke the collective.
+    pub fn reduced_by(collective: &Background, len: usize, company: usize) -> Result<Self, TrainError> {
+        Ok(Self::over(collective.buffer(len + company)?, len))
+    }
+
+    fn over(mut values: Buffer, len: usize) -> Self {
+        assert!(len <= values.len(), "{len} gradients in a buffer of {}", values.len());
+        // SAFETY: the memory holds `len` floats and lives as long as the tensor: a buffer's elements keep their
+        // address, `tensor` is dropped before it, and no clone of `tensor` leaves this file's methods with a
+        // longer life. While the buffer is away, the tensor is not handed out.
         let tensor = unsafe {
             Tensor::from_blob(values.as_mut_ptr().cast(), &[len as i64], &[1], Kind::Float, Device::Cpu)
         };
@@ -123,7 +137,7 @@ impl Bucket {
         let pending = match std::mem::replace(&mut self.state, State::Lost) {
             State::Away(pending) => pending,
             other => {
-                // Put back: dropping the vector would leave the tensor over freed memory.
+                // Put back: dropping the buffer would leave the tensor over freed memory.
                 self.state = other;
                 return Err(TrainError::Internal("a bucket was awaited that was not being reduced".into()));
             }
@@ -131,7 +145,7 @@ impl Bucket {
         let settled = match pending.settle() {
             Ok(settled) => settled,
             Err(error) => {
-                // The vector is gone: the tensor must not point at it any more.
+                // The buffer is gone: the tensor must not point at it any more.
                 self.tensor = Tensor::new();
                 return Err(error.into());
             }
@@ -162,23 +176,21 @@ pub fn with_weights<T>(stage: &mut Stage, work: impl FnOnce(&mut [f32]) -> T) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use squad_collective::{Fence, RingListener, Topology};
+    use squad_collective::{Fence, RingListener, Topology, Transport};
 
     fn solo() -> Background {
         let listener = RingListener::bind([127, 0, 0, 1].into()).unwrap();
         let peers = vec![listener.local_addr()];
         let fence = Fence { job: "j".into(), generation: 1, token: "t".into(), layout: [0; 32] };
-        let patience = std::time::Duration::from_secs(5);
-        Background::start(
-            squad_collective::connect(listener, Topology { rank: 0, world: 1, peers, fence, patience })
-                .unwrap(),
-        )
+        let (patience, transport) = (std::time::Duration::from_secs(5), Transport::Auto);
+        let topology = Topology { rank: 0, world: 1, peers, fence, patience, transport };
+        Background::start(squad_collective::connect(listener, topology).unwrap())
     }
 
     #[test]
     fn comes_back_and_cannot_be_touched_while_away() {
         let collective = solo();
-        let mut bucket = Bucket::new(3, 2);
+        let mut bucket = Bucket::reduced_by(&collective, 3, 2).unwrap();
         bucket.values_mut().unwrap().copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0]);
         bucket.launch(&collective).unwrap();
         assert!(

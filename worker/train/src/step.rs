@@ -72,17 +72,30 @@ pub struct StageMark {
 }
 
 impl Stepper {
-    /// A stepper at the start of a run.
-    pub fn new(spec: &JobSpec, network: &Network, pad_id: i32, schedule: Schedule) -> Self {
+    /// A stepper at the start of a run, whose gradients `collective` will sum. All ranks make theirs at the
+    /// same time.
+    ///
+    /// # Errors
+    /// What broke the collective.
+    pub fn new(
+        spec: &JobSpec,
+        network: &Network,
+        pad_id: i32,
+        schedule: Schedule,
+        collective: &Background,
+    ) -> Result<Self, TrainError> {
         let head = network.stages().len() - 1;
         let buckets = network
             .stages()
             .iter()
             .enumerate()
-            .map(|(k, stage)| Bucket::new(stage.len(), if k == head { StepHeader::LEN } else { 0 }))
-            .collect();
+            .map(|(k, stage)| {
+                let company = if k == head { StepHeader::LEN } else { 0 };
+                Bucket::reduced_by(collective, stage.len(), company)
+            })
+            .collect::<Result<_, _>>()?;
         let train = &spec.train;
-        Self {
+        Ok(Self {
             buckets,
             moments: network.stages().iter().map(|stage| Moments::new(stage.len())).collect(),
             factors: (0..=head).map(|stage| layer_factor(train.layerwise_decay, stage, head)).collect(),
@@ -95,7 +108,7 @@ impl Stepper {
             seed: train.seed,
             pad_id,
             pad_to_multiple: spec.data.pad_to_multiple as usize,
-        }
+        })
     }
 
     /// Takes another loss scale than the number format's first one.

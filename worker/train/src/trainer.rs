@@ -37,7 +37,7 @@ pub fn train(
     let per_epoch = set.sampler.steps_per_epoch() as u64;
     let steps = total_steps(&spec.train, per_epoch);
     let schedule = Schedule::new(&spec.train, steps);
-    let mut stepper = Stepper::new(spec, &prepared.network, prepared.pad_id, schedule);
+    let mut stepper = Stepper::new(spec, &prepared.network, prepared.pad_id, schedule, collective)?;
     let (done, sums) = match prepared.resumed.take() {
         Some(resumed) => {
             stepper.go_on(resumed.moments, resumed.state.loss_scale);

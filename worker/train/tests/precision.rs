@@ -39,7 +39,8 @@ fn take(
                 .unwrap();
         let set = prepared.train.take().unwrap();
         let schedule = Schedule::new(&spec.train, steps);
-        let mut stepper = Stepper::new(spec, &prepared.network, prepared.pad_id, schedule);
+        let mut stepper =
+            Stepper::new(spec, &prepared.network, prepared.pad_id, schedule, &collective).unwrap();
         if let Some(scale) = scale {
             stepper.set_loss_scale(scale);
         }

@@ -267,7 +267,8 @@ fn reductions_overlap_the_backward_pass() {
         let mut prepared = squad_train::prepare(&spec, &Task::default(), &model, &Silent).unwrap();
         let set = prepared.train.take().unwrap();
         let schedule = Schedule::new(&spec.train, 20);
-        let mut stepper = Stepper::new(&spec, &prepared.network, prepared.pad_id, schedule);
+        let mut stepper =
+            Stepper::new(&spec, &prepared.network, prepared.pad_id, schedule, &collective).unwrap();
         let mut seen = vec![false; prepared.network.stages().len() - 1];
         for step in 1..=20 {
             let marks = stepper.take(step, &mut prepared.network, &set, &collective, false).unwrap().marks;

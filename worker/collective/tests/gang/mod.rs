@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use squad_collective::{Collective, CollectiveError, Fence, RingListener, Topology, connect};
+use squad_collective::{Collective, CollectiveError, Fence, RingListener, Topology, Transport, connect};
 
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -19,7 +19,8 @@ pub(crate) fn listeners(world: usize) -> (Vec<RingListener>, Vec<SocketAddr>) {
 }
 
 pub(crate) fn topology(rank: usize, peers: &[SocketAddr], patience: Duration) -> Topology {
-    Topology { rank, world: peers.len(), peers: peers.to_vec(), fence: fence(), patience }
+    let transport = Transport::Auto;
+    Topology { rank, world: peers.len(), peers: peers.to_vec(), fence: fence(), patience, transport }
 }
 
 /// Connects all ranks, each with its topology as `change` leaves it.
@@ -43,8 +44,17 @@ pub(crate) fn connect_each(
     })
 }
 
-pub(crate) fn ring(world: usize, patience: Duration) -> Vec<Box<dyn Collective>> {
-    connect_each(world, patience, |_| {}).into_iter().map(|rank| rank.unwrap()).collect()
+/// Both ways between processes; what holds for one must hold for the other.
+pub(crate) const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Shm];
+
+/// Each of the worlds over each of the transports.
+pub(crate) fn each_way(worlds: impl IntoIterator<Item = usize>) -> Vec<(usize, Transport)> {
+    worlds.into_iter().flat_map(|world| TRANSPORTS.map(|transport| (world, transport))).collect()
+}
+
+pub(crate) fn gang(world: usize, patience: Duration, transport: Transport) -> Vec<Box<dyn Collective>> {
+    let ranks = connect_each(world, patience, |topology| topology.transport = transport);
+    ranks.into_iter().map(|rank| rank.unwrap()).collect()
 }
 
 /// Lets every rank do `work` at the same time, and gives back what each of them answers.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use squad_collective::{Background, Fence, RingListener, Topology};
+use squad_collective::{Background, Fence, RingListener, Topology, Transport};
 use squad_model::{EncoderConfig, HeadKind, Network};
 use squad_proto::{JobSpec, Phase, Progress, Task};
 use squad_train::run::Outcome;
@@ -149,9 +149,9 @@ pub(crate) fn gang<T: Send>(world: usize, work: impl Fn(Background) -> T + Send 
                 scope.spawn(move || {
                     let fence =
                         Fence { job: "test".into(), generation: 1, token: "t".into(), layout: [0; 32] };
-                    let patience = Duration::from_secs(60);
-                    let ring =
-                        squad_collective::connect(listener, Topology { rank, world, peers, fence, patience });
+                    let (patience, transport) = (Duration::from_secs(60), Transport::Auto);
+                    let topology = Topology { rank, world, peers, fence, patience, transport };
+                    let ring = squad_collective::connect(listener, topology);
                     work(Background::start(ring.unwrap()))
                 })
             })

@@ -1,0 +1,213 @@
+//! Waiting for the other ranks, and what ends the wait.
+
+use std::time::{Duration, Instant};
+
+use super::Shm;
+use super::control::Head;
+use super::rounds::{arrive, doze, has_arrived, is_complete};
+use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity, sched_yield};
+
+use crate::error::{CollectiveError, Operation, Scene};
+use crate::frame::Notice;
+use crate::link::Neighbour;
+
+/// Longest sleep without a look whether the neighbours live.
+const SLICE: Duration = Duration::from_millis(10);
+
+/// Longest wait without sleep for ranks that have yet to begin an operation: they may be far from it.
+const SPIN_BEFORE: Duration = Duration::from_micros(50);
+
+/// Longest wait without sleep for ranks that are in the middle of an operation, and so will be there soon.
+const SPIN_WITHIN: Duration = Duration::from_millis(1);
+
+/// How many looks at the other ranks' words there are between two at the clock.
+const LOOKS: usize = 64;
+
+impl Shm {
+    /// The number of the round that comes next.
+    pub(super) fn next_round(&self) -> u32 {
+        self.round.wrapping_add(1)
+    }
+
+    /// The first round of an operation: all ranks say what they do, and it must be the same.
+    pub(super) fn meet(&mut self) -> Result<(), CollectiveError> {
+        self.control.announce(self.rank, self.next_round(), &self.head);
+        self.arrive(SPIN_BEFORE)?;
+        for peer in (0..self.world).filter(|peer| *peer != self.rank) {
+            let Some(theirs) = self.control.announced(peer, self.round) else {
+                let detail = "no operation of ours is announced".to_owned();
+                return Err(CollectiveError::Garbage { scene: self.scene(peer), detail });
+            };
+            if !self.agrees(&theirs) {
+                let detail = format!("here {}, there {}", self.head.describe(), theirs.describe());
+                return Err(CollectiveError::Disagreement { scene: self.scene(peer), detail });
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody gathers as many bytes as it likes; all else must be equal.
+    fn agrees(&self, theirs: &Head) -> bool {
+        let mut due = self.head;
+        if due.call.operation == Operation::GatherBytes {
+            due.call.total = theirs.call.total;
+        }
+        due == *theirs
+    }
+
+    /// The size that `rank` announced in the round that was just completed.
+    pub(super) fn announced_total(&self, rank: usize) -> u64 {
+        self.control.announced(rank, self.round).map_or(u64::MAX, |head| head.call.total)
+    }
+
+    /// Arrives in the next round and waits until all ranks have.
+    pub(super) fn round(&mut self) -> Result<(), CollectiveError> {
+        self.arrive(SPIN_WITHIN)
+    }
+
+    fn arrive(&mut self, spin: Duration) -> Result<(), CollectiveError> {
+        self.round = self.next_round();
+        self.control.set_core(self.rank, sched_getcpu());
+        // In a crowd a rank that stays awake for long keeps others from their work.
+        let spin = if self.crowded { spin.min(SPIN_BEFORE) } else { spin };
+        if arrive(&*self.control, self.rank, self.round) || self.spin(spin) { Ok(()) } else { self.sleep() }
+    }
+
+    /// Looks for a while, without sleep, for the others to arrive. Cores that they need they get.
+    fn spin(&self, longest: Duration) -> bool {
+        let (begun, mut moved) = (Instant::now(), false);
+        while begun.elapsed() < longest {
+            for _ in 0..LOOKS {
+                if is_complete(&*self.control, self.round) {
+                    return true;
+                }
+                if self.crowded {
+                    // Another rank runs at once, and is not woken from sleep first.
+                    sched_yield();
+                } else {
+                    std::hint::spin_loop();
+                }
+            }
+            if !self.crowded && !moved {
+                moved = self.part();
+            }
+        }
+        false
+    }
+
+    /// Where a rank that has not arrived shares this rank's core while there is one for each, the higher of the
+    /// two moves. Left to the system they often stay together for long: while one waits the other runs, so that
+    /// the core does not look crowded. Answers whether this rank has moved.
+    fn part(&self) -> bool {
+        let core = sched_getcpu();
+        let together =
+            |rank| self.control.core(rank) == core && !has_arrived(&*self.control, rank, self.round);
+        let moves = (0..self.rank).any(together);
+        if moves {
+            leave(core);
+        }
+        moves
+    }
+
+    /// Sleeps until all ranks have arrived, or something is wrong.
+    fn sleep(&self) -> Result<(), CollectiveError> {
+        let begun = Instant::now();
+        let mut looked = begun;
+        loop {
+            if is_complete(&*self.control, self.round) {
+                return Ok(());
+            }
+            self.check_alive()?;
+            if looked.elapsed() >= SLICE {
+                self.check_neighbours()?;
+                looked = Instant::now();
+            }
+            let waited = begun.elapsed();
+            let left = self.patience.saturating_sub(waited);
+            if left.is_zero() {
+                return self.unless_complete(|peer| CollectiveError::PeerStalled {
+                    scene: self.scene(peer),
+                    waited,
+                });
+            }
+            doze(&*self.control, self.rank, self.round, left.min(SLICE), || {
+                self.control.is_over() || self.ring.sockets().is_aborted()
+            });
+        }
+    }
+
+    /// Whether this gang may go on, as far as this rank has been told.
+    pub(super) fn check_alive(&self) -> Result<(), CollectiveError> {
+        if self.ring.sockets().is_aborted() {
+            return Err(CollectiveError::Aborted { rank: self.rank });
+        }
+        let Some(notice) = self.control.epitaph() else { return Ok(()) };
+        Err(CollectiveError::Reported {
+            rank: self.rank,
+            operation: self.head.call.operation,
+            reporter: notice.reporter,
+            blamed: notice.blamed,
+            cause: notice.cause,
+        })
+    }
+
+    /// Whether the neighbours' processes live. One that has ended its connection after the last round was
+    /// complete is no loss; one that had a reason to fail has written it down before.
+    fn check_neighbours(&self) -> Result<(), CollectiveError> {
+        let Some((neighbour, cause)) = self.ring.sockets().lost() else { return Ok(()) };
+        self.check_alive()?;
+        let peer = match neighbour {
+            Neighbour::Next => (self.rank + 1) % self.world,
+            Neighbour::Previous => (self.rank + self.world - 1) % self.world,
+        };
+        self.unless_complete(|_| CollectiveError::PeerLost { scene: self.scene(peer), cause })
+    }
+
+    /// The error, given a rank that has not arrived, unless all have meanwhile.
+    fn unless_complete(&self, error: impl FnOnce(usize) -> CollectiveError) -> Result<(), CollectiveError> {
+        let late = (0..self.world).find(|rank| !has_arrived(&*self.control, *rank, self.round));
+        late.map_or(Ok(()), |rank| Err(error(rank)))
+    }
+
+    /// Ends the gang: writes down why, for the others, wakes them, and ends the connections.
+    pub(super) fn fail(&mut self, error: CollectiveError) -> CollectiveError {
+        // An abort breaks the connections; what that looks like from here is not the cause.
+        let error = if self.ring.sockets().is_aborted() {
+            CollectiveError::Aborted { rank: self.rank }
+        } else {
+            error
+        };
+        tracing::debug!(%error, "the gang breaks");
+        self.control.bury(&Notice::of(&error, self.rank));
+        self.ring.sockets().end();
+        self.broken = Some(error.clone());
+        error
+    }
+
+    /// The place of an error that concerns `peer`.
+    pub(super) fn scene(&self, peer: usize) -> Scene {
+        let call = self.head.call;
+        let size = match call.operation {
+            Operation::GatherBytes => 1,
+            _ => size_of::<f32>() as u64,
+        };
+        Scene {
+            rank: self.rank,
+            peer,
+            address: self.addresses[peer],
+            operation: call.operation,
+            bytes_done: self.done,
+            bytes_total: call.total.saturating_mul(size),
+        }
+    }
+}
+
+/// Moves this thread to another core, if it may run on one.
+fn leave(core: usize) {
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let mut others = allowed;
+    others.unset(core);
+    if others.count() > 0 && sched_setaffinity(None, &others).is_ok() {
+        sched_setaffinity(None, &allowed).ok();
+    }
+}

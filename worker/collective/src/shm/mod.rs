@@ -1,0 +1,241 @@
+//! All-reduce between ranks of one host, through memory that all of them map.
+//!
+//! What a rank is given in a [`crate::Buffer`] of this gang lies in shared memory already: once all ranks have
+//! arrived, each sums a part of it over all ranks, straight from their memory into all of theirs. What it is
+//! given in the caller's own memory is copied through a small staging area, a segment at a time: every rank
+//! lays its own down, and sums what all have laid down.
+//!
+//! Ranks wait for each other in [`rounds`]; the connections of the ring stay open and silent, and tell when
+//! a process has died. The memory has no name and ends with the last process that maps it.
+//!
+//! # Who may touch what
+//!
+//! A rank's staging slot of a round is written by it alone before it arrives in the round, and only read from
+//! when the round is complete until the next one is. Two slots alternate. A buffer is its owner's alone,
+//! except between the two rounds of an operation on it: then element `i` of all ranks' parts is touched only by
+//! the rank whose share `i` is in. A rank that leaves an operation early, with an error, first takes its own
+//! part out of the shared memory.
+
+#![allow(unsafe_code, reason = "memory that other processes map has no safe form in the standard library")]
+
+mod area;
+mod bound;
+mod control;
+mod lay;
+mod meet;
+mod operations;
+mod region;
+mod room;
+mod rounds;
+mod share;
+mod sum;
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use area::Area;
+pub use bound::bound;
+
+use area::Areas;
+use control::{Control, Head};
+use region::{Region, whole_pages};
+
+use crate::error::{CollectiveError, Operation};
+use crate::exchange::Call;
+use crate::ring::{Ring, check_blob, check_root};
+use crate::{AbortHandle, Buffer, Collective, Topology};
+
+/// Bytes that a rank lays down at a time: what all of them lay down should stay in the caches.
+const SEGMENT: usize = 256 * 1024;
+
+/// One rank of a gang on one host.
+pub(crate) struct Shm {
+    /// Its connections tell when a neighbour's process is gone; nothing is sent over them any more.
+    ring: Ring,
+    addresses: Vec<SocketAddr>,
+    rank: usize,
+    world: usize,
+    patience: Duration,
+    control: Arc<Control>,
+    staging: Areas,
+    /// The last round that this rank has arrived in.
+    round: u32,
+    /// Whether there are fewer cores than ranks.
+    crowded: bool,
+    /// Operations begun so far, and the one under way.
+    sequence: u64,
+    head: Head,
+    /// Bytes of the operation under way that are done.
+    done: u64,
+    /// Buffers made so far.
+    buffers: u32,
+    /// The first error; the answer to everything after it.
+    broken: Option<CollectiveError>,
+}
+
+/// Bytes before the staging slots.
+fn words_bytes(world: usize) -> usize {
+    whole_pages(Control::bytes(world)).unwrap_or(usize::MAX)
+}
+
+/// Moves the ranks of `ring` to shared memory if they can and want to; else they stay with it.
+///
+/// # Errors
+/// [`CollectiveError::Transport`] if shared memory was asked for and cannot be had, or what broke the ring.
+pub(crate) fn upgrade(mut ring: Ring, topology: &Topology) -> Result<Box<dyn Collective>, CollectiveError> {
+    let (rank, wish) = (topology.rank, topology.transport);
+    let staging = Areas::bytes(topology.world, 2 * SEGMENT).unwrap_or(usize::MAX);
+    let bytes = words_bytes(topology.world).saturating_add(staging);
+    match share::settle(&mut ring, wish, bytes)? {
+        Ok(region) => Ok(Box::new(Shm::new(ring, Arc::new(region), topology))),
+        Err(problem) if wish == crate::Transport::Shm => {
+            Err(CollectiveError::Transport { rank, wish, problem })
+        }
+        Err(reason) => {
+            tracing::info!(rank, reason, "all-reduce goes over TCP");
+            Ok(Box::new(ring))
+        }
+    }
+}
+
+impl Shm {
+    fn new(ring: Ring, region: Arc<Region>, topology: &Topology) -> Shm {
+        region.prepare(0..region.bytes());
+        let world = topology.world;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let call = Call { operation: Operation::Barrier, root: 0, total: 0, sequence: 0 };
+        Shm {
+            ring,
+            addresses: topology.peers.clone(),
+            rank: topology.rank,
+            world,
+            patience: topology.patience,
+            control: Arc::new(Control::new(Arc::clone(&region), world)),
+            staging: Areas::new(region, words_bytes(world), 2 * SEGMENT),
+            round: 0,
+            crowded: world > cores,
+            sequence: 0,
+            head: Head { call, buffer: 0 },
+            done: 0,
+            buffers: 0,
+            broken: None,
+        }
+    }
+
+    /// Carries `work` out as the operation that `what` describes: kind, root, size, and buffer.
+    fn perform<T>(
+        &mut self,
+        (operation, root, total, buffer): (Operation, usize, usize, u32),
+        work: impl FnOnce(&mut Shm) -> Result<T, CollectiveError>,
+    ) -> Result<T, CollectiveError> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        self.sequence += 1;
+        let call = Call { operation, root, total: total as u64, sequence: self.sequence };
+        self.head = Head { call, buffer };
+        self.done = 0;
+        self.check_alive().and_then(|()| work(self)).map_err(|error| self.fail(error))
+    }
+
+    /// Memory that all ranks see, of `len` floats for each; `None` where the system gives none.
+    fn make_area(&mut self, len: usize) -> Result<Option<Area>, CollectiveError> {
+        self.perform((Operation::MakeBuffer, 0, len, 0), |shm| shm.meet())?;
+        let bytes = len.checked_mul(size_of::<f32>());
+        let Some(total) = bytes.and_then(|bytes| Areas::bytes(self.world, bytes)) else {
+            return Ok(None);
+        };
+        match share::share(self, total)? {
+            Ok(region) => {
+                self.buffers += 1;
+                let areas = Areas::new(Arc::new(region), 0, len * size_of::<f32>());
+                // Of the others' parts this rank touches its share, and not all.
+                areas.prepare(self.rank, 0..len);
+                let share = sum::share(len, self.rank, self.world);
+                (0..self.world).for_each(|rank| areas.prepare(rank, share.clone()));
+                let gang = Arc::clone(&self.control);
+                // SAFETY: the region is new. The other ranks make an area for themselves of their own part only,
+                // and touch this one only in operations of `all_reduce_buffer`, to which it is given.
+                Ok(Some(unsafe { Area::new(areas, gang, self.buffers, self.rank, len) }))
+            }
+            Err(reason) => {
+                tracing::warn!(rank = self.rank, len, reason, "a buffer is not shared; it will be copied");
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Collective for Shm {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world(&self) -> usize {
+        self.world
+    }
+
+    fn transport(&self) -> &'static str {
+        "shm"
+    }
+
+    fn buffer(&mut self, len: usize) -> Result<Buffer, CollectiveError> {
+        let area = if len == 0 { None } else { self.make_area(len)? };
+        Ok(area.map_or_else(|| Buffer::heap(len), Buffer::shared))
+    }
+
+    fn all_reduce(&mut self, buffer: &mut [f32]) -> Result<(), CollectiveError> {
+        self.perform((Operation::AllReduce, 0, buffer.len(), 0), |shm| shm.all_reduce_staged(buffer))
+    }
+
+    fn all_reduce_buffer(&mut self, buffer: &mut Buffer, len: usize) -> Result<(), CollectiveError> {
+        crate::check_length(buffer, len)?;
+        let area = match buffer.area() {
+            Some(area) if Arc::ptr_eq(&area.gang, &self.control) => area,
+            _ => return self.all_reduce(&mut buffer[..len]),
+        };
+        let what = (Operation::AllReduce, 0, len, area.number);
+        let result = self.perform(what, |shm| shm.all_reduce_in_place(area, len));
+        if result.is_err() {
+            area.detach();
+        }
+        result
+    }
+
+    fn reduce_scatter(&mut self, buffer: &mut [f32]) -> Result<Range<usize>, CollectiveError> {
+        let what = (Operation::ReduceScatter, 0, buffer.len(), 0);
+        self.perform(what, |shm| shm.reduce_scatter_staged(buffer))
+    }
+
+    fn all_gather(&mut self, buffer: &mut [f32]) -> Result<(), CollectiveError> {
+        self.perform((Operation::AllGather, 0, buffer.len(), 0), |shm| shm.all_gather_staged(buffer))
+    }
+
+    fn broadcast(&mut self, buffer: &mut [f32], root: usize) -> Result<(), CollectiveError> {
+        check_root(root, self.world)?;
+        let what = (Operation::Broadcast, root, buffer.len(), 0);
+        self.perform(what, |shm| shm.broadcast_staged(buffer, root))
+    }
+
+    fn gather_bytes(&mut self, mine: Vec<u8>) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        check_blob(&mine)?;
+        self.perform((Operation::GatherBytes, 0, mine.len(), 0), |shm| shm.gather_bytes_staged(mine))
+    }
+
+    fn barrier(&mut self) -> Result<(), CollectiveError> {
+        self.perform((Operation::Barrier, 0, 0, 0), Shm::meet)
+    }
+
+    fn abort_handle(&self) -> AbortHandle {
+        let (gang, rank) = (Arc::downgrade(&self.control), self.rank);
+        // The connections end, so that the others learn it at once; then this rank is woken.
+        self.ring.sockets().abort_handle(move || {
+            if let Some(gang) = gang.upgrade() {
+                rounds::Words::fence(&*gang);
+                rounds::ring(&*gang, rank);
+            }
+        })
+    }
+}
