@@ -18,7 +18,7 @@ pub struct Deadlines {
     pub ready: Duration,
     /// One wait inside a collective operation.
     pub collective: Duration,
-    /// From Stop until the workers are killed.
+    /// From Stop until the workers are killed: they end a step, and write a checkpoint.
     pub stop_grace: Duration,
 }
 
@@ -32,7 +32,7 @@ impl Deadlines {
             hello: patience,
             ready: patience * 10,
             collective: patience,
-            stop_grace: patience / 4,
+            stop_grace: patience / 2,
         }
     }
 }

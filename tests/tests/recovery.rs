@@ -176,6 +176,23 @@ fn a_worker_whose_machine_is_wanted_back_stops_all_with_a_checkpoint() {
     assert_eq!(weights(&job, "out"), whole);
 }
 
+#[test]
+fn a_killed_launcher_leaves_a_run_that_goes_on() {
+    let job = job();
+    let whole = undisturbed(&job);
+    let mut run = job.start(&["run", "job.yaml"]);
+    wait_for_step(&job, "out", 25);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    wait_for("the workers' end", || workers_in(&job.path("")).is_empty());
+    // Nobody was left to kill them: they stopped by themselves, with a checkpoint.
+    let newest = checkpoints(&job, "out").pop().unwrap();
+    let resumed = job.squadctl(&["run", "job.yaml", "--resume"]).success();
+    let from = format!("training: from step {} on", newest[5..].trim_start_matches('0'));
+    assert!(resumed.stderr().contains(&from), "{from}: {}", resumed.stderr());
+    assert_eq!(weights(&job, "out"), whole);
+}
+
 /// A small file system in memory; unmounted when dropped.
 struct SmallDisk(PathBuf);
 

@@ -141,9 +141,9 @@ fn cancel_stops_then_kills_then_is_final() {
     let mut machine = running(1);
     let actions = machine.step(Event::Cancel, at(5));
     assert!(actions.iter().any(|a| matches!(a, Action::Send { order: Order::Stop { .. }, .. })));
-    assert!(machine.step(Event::Tick, at(21)).contains(&Action::Kill { slot: 0, hard: false }));
-    assert!(machine.step(Event::Tick, at(23)).contains(&Action::Kill { slot: 0, hard: true }));
-    machine.step(of(0, Input::Exited(Exit::Signal(9), vec![])), at(24));
+    assert!(machine.step(Event::Tick, at(35)).contains(&Action::Kill { slot: 0, hard: false }));
+    assert!(machine.step(Event::Tick, at(37)).contains(&Action::Kill { slot: 0, hard: true }));
+    machine.step(of(0, Input::Exited(Exit::Signal(9), vec![])), at(38));
     assert_eq!(machine.state(), JobState::Cancelled);
 }
 

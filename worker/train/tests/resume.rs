@@ -11,9 +11,13 @@ use serde_json::{Value, json};
 use squad_proto::task::Checkpoint;
 use squad_proto::{FailureCode, JobSpec, Task};
 use squad_train::StopSignal;
+use squad_train::adamw::Moments;
+use squad_train::checkpoint::state::{TrainingState, identity};
+use squad_train::checkpoint::writer::{self, Snapshot, Writer};
 use squad_train::checkpoint::{MANIFEST, find, write_json};
+use squad_train::log::Sums;
 use squad_train::run::Outcome;
-use world::{Place, checkpoints};
+use world::{Notes, Place, checkpoints};
 
 const RESUME: Task = Task::Train { resume: true };
 
@@ -232,26 +236,53 @@ fn obstruct(output: &Path, step: u64) {
 }
 
 #[test]
-fn a_checkpoint_that_cannot_be_written_stops_nothing_but_the_last() {
+fn a_checkpoint_that_cannot_be_written_is_a_note_and_the_last_an_error() {
     let place = Place::new(32, 1, 30);
     let spec = spec(&place);
-    let whole = results(place.run(&spec, 1).unwrap());
+    let notes = Notes::default();
+    let mut prepared =
+        squad_train::prepare(&spec, &Task::default(), &place.path().join("model"), &notes).unwrap();
+    let set = prepared.train.take().unwrap();
+    let stages = prepared.network.stages();
+    let moments: Vec<Moments> = stages.iter().map(|stage| Moments::new(stage.len())).collect();
     let output = place.path().join("out");
-    interrupt(&output);
-    fs::remove_dir_all(output.join("checkpoints/step-00000008")).unwrap();
+    fs::create_dir(&output).unwrap();
+    let model_folder = prepared.model_folder.clone();
+    let mut writer = Writer::new(writer::Place { output: output.clone(), model_folder, keep: 2 }).unwrap();
+    let snapshot = |step| {
+        let state = TrainingState {
+            step,
+            cursor: set.sampler.cursor(step as usize),
+            run: identity(&spec, &prepared.network, &set),
+            world: 1,
+            threads: 1,
+            sums: Sums::default(),
+        };
+        Snapshot::take(&prepared.network, &moments, state)
+    };
     obstruct(&output, 8);
-    let (outcome, notes) = place.run_noted(&spec, &RESUME, 1);
-    assert_eq!(results(outcome.unwrap())["weights_sha256"], whole["weights_sha256"]);
-    assert!(said(&notes, "the checkpoint of step 8 could not be written: cannot delete"), "{notes:?}");
-    for step in [4, 12] {
-        find::verify(&output.join(format!("checkpoints/step-{step:08}"))).unwrap();
+    for step in [4, 8, 12] {
+        writer.begin(snapshot(step), &notes).unwrap();
     }
-
-    interrupt(&output);
-    obstruct(&output, 12);
-    let (outcome, _) = place.run_noted(&spec, &RESUME, 1);
-    let error = outcome.unwrap_err();
+    writer.settle().unwrap();
+    obstruct(&output, 16);
+    writer.begin(snapshot(16), &notes).unwrap();
+    let error = writer.settle().unwrap_err();
     assert_eq!(error.code(), FailureCode::Output, "{error}");
-    assert!(!output.join("results.json").exists());
-    find::verify(&output.join("checkpoints/step-00000004")).unwrap();
+    let notes = notes.0.into_inner().unwrap();
+    assert!(said(&notes, "the checkpoint of step 8 could not be written: cannot delete"), "{notes:?}");
+    let (newest, passed_over) = find::newest(&output, find::resumable).unwrap();
+    assert_eq!(newest.unwrap().manifest.step, 12);
+    assert_eq!(passed_over.len(), 1, "step 16's: {passed_over:?}");
+}
+
+#[test]
+fn only_as_many_checkpoints_as_are_to_be_kept_stay() {
+    let place = Place::new(32, 1, 30);
+    let mut spec = spec(&place);
+    spec.train.keep_checkpoints = 2;
+    place.run(&spec, 1).unwrap();
+    let kept: Vec<u64> =
+        checkpoints(&place, "out").iter().map(|folder| find::verify(folder).unwrap().manifest.step).collect();
+    assert_eq!(kept, [8, 12]);
 }

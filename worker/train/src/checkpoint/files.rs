@@ -20,15 +20,8 @@ pub fn replace_folder(
     let name = target.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = parent.join(format!(".{name}.tmp"));
     let old = parent.join(format!(".{name}.old"));
-    // A crash between the two renames below leaves the only copy there.
-    if old.exists() && !target.exists() {
-        fs::rename(&old, target).map_err(TrainError::output("rename", &old))?;
-    }
-    for leftover in [&temporary, &old] {
-        if leftover.exists() {
-            fs::remove_dir_all(leftover).map_err(TrainError::output("delete", leftover))?;
-        }
-    }
+    tidy_one(&temporary)?;
+    tidy_one(&old)?;
     fs::create_dir(&temporary).map_err(TrainError::output("create", &temporary))?;
     let filled = fill(&temporary).and_then(|()| sync_folder(&temporary));
     if let Err(error) = filled {
@@ -44,6 +37,36 @@ pub fn replace_folder(
         fs::remove_dir_all(&old).map_err(TrainError::output("delete", &old))?;
     }
     sync(parent)
+}
+
+/// Tidies up after a process that was killed while it wrote folders into `parent`: what was half-written goes, what
+/// was about to be replaced stays where nothing has taken its place.
+///
+/// # Errors
+/// When a leftover cannot be deleted.
+pub fn tidy(parent: &Path) -> Result<(), TrainError> {
+    for entry in fs::read_dir(parent).map_err(TrainError::output("list", parent))? {
+        tidy_one(&entry.map_err(TrainError::output("list", parent))?.path())?;
+    }
+    Ok(())
+}
+
+fn tidy_one(path: &Path) -> Result<(), TrainError> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let Some((target, kind)) = name.strip_prefix('.').and_then(|name| name.rsplit_once('.')) else {
+        return Ok(());
+    };
+    let target = path.with_file_name(target);
+    match kind {
+        // The crash came between the two renames of a replacement: this is the only copy.
+        "old" if path.exists() && !target.exists() => {
+            fs::rename(path, &target).map_err(TrainError::output("rename", path))
+        }
+        "old" | "tmp" if path.exists() => {
+            fs::remove_dir_all(path).map_err(TrainError::output("delete", path))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes JSON to a temporary file beside `path`, syncs it and renames it.
@@ -75,7 +98,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     fs::rename(&temporary, path).map_err(TrainError::output("rename", &temporary))
 }
 
-fn sync(path: &Path) -> Result<(), TrainError> {
+pub(super) fn sync(path: &Path) -> Result<(), TrainError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(TrainError::output("sync", path))
 }
 
@@ -89,6 +112,25 @@ fn sync_folder(folder: &Path) -> Result<(), TrainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_writer_left_is_tidied() {
+        let place = tempfile::tempdir().unwrap();
+        for name in [".a.tmp", ".b.old", ".c.old", "c", "d"] {
+            fs::create_dir(place.path().join(name)).unwrap();
+            fs::write(place.path().join(name).join("file"), name).unwrap();
+        }
+        tidy(place.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(place.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["b", "c", "d"]);
+        assert_eq!(
+            fs::read_to_string(place.path().join("b/file")).unwrap(),
+            ".b.old",
+            "the only copy is back"
+        );
+        assert_eq!(fs::read_to_string(place.path().join("c/file")).unwrap(), "c", "the newer one stays");
+    }
 
     #[test]
     fn a_failed_write_leaves_the_old_folder() {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use squad_model::{Network, save};
 use squad_weights::Tensors;
 
+use super::files::{sync, tidy};
 use super::state::TrainingState;
 use super::{
     MANIFEST, Manifest, folder_of, list, name_of, replace_folder, write_json, write_model_files,
@@ -99,20 +100,15 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer with nothing to do yet. Deletes what a killed writer left half-written.
+    /// A writer with nothing to do yet. Makes the folder, and deletes what a killed writer left half-written there.
     ///
     /// # Errors
-    /// When such a leftover cannot be deleted.
+    /// When the folder cannot be made, or such a leftover cannot be deleted.
     pub fn new(place: Place) -> Result<Self, TrainError> {
         let folder = folder_of(&place.output);
-        if folder.is_dir() {
-            for entry in fs::read_dir(&folder).map_err(TrainError::output("list", &folder))? {
-                let path = entry.map_err(TrainError::output("list", &folder))?.path();
-                if path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.ends_with(".tmp")) {
-                    fs::remove_dir_all(&path).map_err(TrainError::output("delete", &path))?;
-                }
-            }
-        }
+        fs::create_dir_all(&folder).map_err(TrainError::output("create", &folder))?;
+        sync(&place.output)?;
+        tidy(&folder)?;
         Ok(Self { place, busy: None })
     }
 

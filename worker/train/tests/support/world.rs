@@ -162,7 +162,7 @@ pub(crate) fn gang<T: Send>(world: usize, work: impl Fn(Background) -> T + Send 
 
 /// What ranks say.
 #[derive(Default)]
-struct Notes(Mutex<Vec<String>>);
+pub(crate) struct Notes(pub(crate) Mutex<Vec<String>>);
 
 impl Report for Notes {
     fn tick(&self, _: Phase, _: u64, _: u64) {}
