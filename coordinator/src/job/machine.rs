@@ -8,24 +8,10 @@ use super::blame::{self, Weight};
 use super::event::{Action, Event, Exit, Input, Order};
 use super::rendezvous::{Having, disagreement};
 use super::restart::Restarts;
+use super::worker::Worker;
 
 /// How long echoes are collected before the first one is believed.
 const BLAME_WINDOW: Duration = Duration::from_secs(2);
-
-/// One worker, as far as the coordinator knows.
-#[derive(Clone, Debug, Default)]
-struct Worker {
-    ring: Option<String>,
-    ready: Option<Having>,
-    /// When it was last heard of; launched counts.
-    heard: Duration,
-    position: Option<(Phase, u64)>,
-    /// It has done all that was asked of it.
-    completed: bool,
-    /// Completed or stopped.
-    ended: bool,
-    gone: bool,
-}
 
 /// Why the present life is to end early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +102,10 @@ impl Machine {
                     self.worker(slot, input, now, &mut actions);
                 }
             }
+        }
+        if self.state == JobState::Queued {
+            // Nobody is waited for yet.
+            return actions;
         }
         if !self.state.is_final() {
             self.deadlines(now, &mut actions);
@@ -274,15 +264,13 @@ impl Machine {
     ) {
         let worker = &mut self.workers[slot];
         worker.gone = true;
-        let (ended, position) = (worker.ended, worker.position);
+        let ended = worker.ended;
         if let Some(own) = self.reports.iter_mut().map(|(_, r)| r).find(|r| r.rank == Some(slot as u32)) {
             if own.stderr_tail.is_empty() {
                 own.stderr_tail = tail;
             }
         } else if self.cause.is_none() && !(ended && exit == Exit::Code(0)) {
-            let mut report = blame::of_exit(slot as u32, exit, tail);
-            report.phase = position.map(|(phase, _)| phase);
-            report.step = position.filter(|(phase, _)| *phase == Phase::Train).map(|(_, done)| done);
+            let report = self.workers[slot].located(blame::of_exit(slot as u32, exit, tail));
             let weight = blame::weight(&report, Some(exit));
             self.weigh(weight, report, now, actions);
         }
@@ -327,7 +315,7 @@ impl Machine {
             }
         }
         self.stop_all(&reason, actions);
-        // The survivors have nothing to keep: a checkpoint of a gang that lost a rank is the last one.
+        // The survivors can take no step any more; rank 0 may just have time to end the writing of a checkpoint.
         for slot in self.present() {
             actions.push(Action::Kill { slot, hard: false });
         }
@@ -341,11 +329,8 @@ impl Machine {
         if self.cause.is_none()
             && let Some((slot, sentence)) = self.overdue(now)
         {
-            let mut report = FailureReport::new(FailureCode::WorkerStalled, sentence).of_rank(slot as u32);
-            let position = self.workers[slot].position;
-            report.phase = position.map(|(phase, _)| phase);
-            report.step = position.filter(|(phase, _)| *phase == Phase::Train).map(|(_, done)| done);
-            self.report(report, now, actions);
+            let report = FailureReport::new(FailureCode::WorkerStalled, sentence).of_rank(slot as u32);
+            self.report(self.workers[slot].located(report), now, actions);
         }
         if self.restart_at.is_some_and(|at| at <= now) {
             self.restart(now, actions);
@@ -360,29 +345,9 @@ impl Machine {
         }
     }
 
-    /// When a worker counts as lost, and why.
-    fn limit(&self, worker: &Worker) -> Option<(Duration, &'static str)> {
-        if worker.gone || self.state == JobState::Queued {
-            None
-        } else if worker.ring.is_none() {
-            Some((self.started + self.deadlines.hello, "the worker was started but never said hello"))
-        } else if worker.ended {
-            Some((
-                worker.heard + self.deadlines.stop_grace,
-                "the worker reported its end but its process stayed",
-            ))
-        } else if worker.ready.is_none()
-            && self.started + self.deadlines.ready < worker.heard + self.deadlines.silence
-        {
-            Some((self.started + self.deadlines.ready, "the worker took too long to load data and weights"))
-        } else {
-            Some((worker.heard + self.deadlines.silence, "the worker's control thread fell silent"))
-        }
-    }
-
     fn overdue(&self, now: Duration) -> Option<(usize, String)> {
         self.workers.iter().enumerate().find_map(|(slot, worker)| {
-            let (at, sentence) = self.limit(worker)?;
+            let (at, sentence) = worker.limit(self.started, &self.deadlines)?;
             (at <= now).then(|| (slot, format!("{sentence} ({} s)", (now - worker.heard).as_secs())))
         })
     }
@@ -392,7 +357,7 @@ impl Machine {
             .workers
             .iter()
             .filter(|_| self.cause.is_none())
-            .filter_map(|w| self.limit(w))
+            .filter_map(|w| w.limit(self.started, &self.deadlines))
             .map(|(at, _)| at);
         let of_job = [self.blame_at, self.term_at, self.kill_at, self.restart_at].into_iter().flatten();
         of_workers.chain(of_job).min()
@@ -413,7 +378,7 @@ impl Machine {
 
     /// The final state, or the wait for the next life, once every process is gone.
     fn conclude(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if self.state == JobState::Queued || self.state.is_final() || self.workers.iter().any(|w| !w.gone) {
+        if self.state.is_final() || self.workers.iter().any(|w| !w.gone) {
             return;
         }
         if let Some(Cause::Restart(wait)) = self.cause {

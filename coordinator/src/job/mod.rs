@@ -26,6 +26,7 @@ mod rendezvous;
 mod restart;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 pub use event::{Action, Event, Exit, Input, Order};
 pub use machine::Machine;
