@@ -1,5 +1,6 @@
 //! Every command, flag and example.
 
+mod bench;
 mod data;
 mod models;
 mod spec;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use bench::{AllReduceArgs, BenchCommand, Carrier, Owner};
 pub(crate) use data::{DataCommand, FeaturesFor, FeaturizeArgs, PrepareArgs, Release, StatsArgs, WindowRule};
 pub(crate) use models::{ConvertArgs, FetchArgs, ModelsCommand, VerifyArgs};
 pub(crate) use spec::{RecipesCommand, SpecArgs};
@@ -222,6 +224,16 @@ Examples:
         /// What to do with question files.
         #[command(subcommand)]
         command: DataCommand,
+    },
+    /// Measure this machine
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Examples:\n  squadctl bench allreduce --np 2 --sizes 4KiB..64MiB"
+    )]
+    Bench {
+        /// What to measure.
+        #[command(subcommand)]
+        command: BenchCommand,
     },
     /// Print the JSON Schema of job specs
     #[command(after_help = "Examples:\n  squadctl schema > job.schema.json")]

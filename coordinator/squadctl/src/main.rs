@@ -24,6 +24,7 @@ mod job;
 mod job_file;
 mod output;
 mod report;
+mod sizes;
 mod view;
 
 use std::process::ExitCode;

@@ -256,6 +256,7 @@ fn a_checkpoint_that_cannot_be_written_is_a_note_and_the_last_an_error() {
             run: identity(&spec, &prepared.network, &set),
             world: 1,
             threads: 1,
+            loss_scale: squad_train::loss_scale::LossScale::new(squad_proto::spec::DataType::Float32),
             sums: Sums::default(),
         };
         Snapshot::take(&prepared.network, &moments, state)

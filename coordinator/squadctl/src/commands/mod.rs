@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod bench;
 mod daemon;
 mod data;
 mod evaluate;
@@ -34,6 +35,7 @@ pub(crate) fn perform(command: Command, output: &Output) -> anyhow::Result<Verdi
         Command::Cancel { job, wait } => with_runtime(daemon::cancel(job, wait, output)),
         Command::Explain { code } => offline::explain(&code, output),
         Command::Evaluate(files) => evaluate::evaluate(&files, output),
+        Command::Bench { command } => bench::perform(&command, output),
         Command::Data { command } => data::perform(&command, output),
         Command::Predict(question) => predict::predict(&question, output),
         Command::Models { command } => models::perform(&command, output),

@@ -1,6 +1,7 @@
 //! The real program: its words, its answers and its exit codes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod bench;
 mod daemon;
 mod data;
 mod evaluate;

@@ -1,0 +1,77 @@
+//! The commands that measure.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::sizes::Sizes;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Measure how fast the ranks of this machine sum their gradients
+    ///
+    /// Starts the ranks as processes of their own, which reduce buffers of each size after filling them anew and meeting;
+    /// the slowest rank's time counts, and the median of all repetitions. Sums are verified. algbw is the buffer's
+    /// bytes over the time; busbw is that times 2 (np - 1) / np, what each rank must at least send, as in nccl-tests. Over
+    /// shared memory the bound is what the sums in memory alone would allow, measured beside.
+    #[command(
+        name = "allreduce",
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  squadctl bench allreduce
+  squadctl bench allreduce --np 4 --transport tcp --sizes 64KiB..16MiB
+  squadctl bench allreduce --memory caller --plot allreduce.svg --output json"
+    )]
+    AllReduce(AllReduceArgs),
+    /// Be one of the ranks. Reads what to do from standard input
+    #[command(
+        hide = true,
+        after_help = "Examples:\n  squadctl bench rank is started by squadctl bench allreduce"
+    )]
+    Rank,
+}
+
+/// How all-reduce is measured.
+#[derive(Debug, Args)]
+pub(crate) struct AllReduceArgs {
+    /// Number of ranks.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) np: u16,
+    /// What carries the bytes.
+    #[arg(long, value_enum, default_value_t = Carrier::Auto)]
+    pub(crate) transport: Carrier,
+    /// Whose memory is reduced.
+    #[arg(long, value_enum, default_value_t = Owner::Collective)]
+    pub(crate) memory: Owner,
+    /// Sizes: one, several with commas, or a range in steps of four, such as 4KiB..256MiB.
+    #[arg(long, value_name = "SIZES", default_value = "4KiB..256MiB")]
+    pub(crate) sizes: Sizes,
+    /// About how long to measure each size.
+    #[arg(long, value_name = "S", default_value_t = 1.0)]
+    pub(crate) seconds: f64,
+    /// A picture to draw, as SVG: bandwidth over size.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+}
+
+/// What carries the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Carrier {
+    /// Shared memory, as jobs on one machine use it, or TCP where it cannot be had.
+    Auto,
+    /// Shared memory.
+    Shm,
+    /// TCP over loopback.
+    Tcp,
+}
+
+/// Whose memory is reduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Owner {
+    /// The collective's own, where gradients are.
+    Collective,
+    /// The caller's, as with MPI: copied in and out.
+    Caller,
+}

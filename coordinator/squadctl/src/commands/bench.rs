@@ -1,0 +1,17 @@
+//! Measuring.
+
+mod all_reduce;
+mod plot;
+mod rank;
+
+use crate::cli::BenchCommand;
+use crate::fault::Verdict;
+use crate::output::Output;
+
+/// Measures what the user asked for.
+pub(super) fn perform(command: &BenchCommand, output: Output) -> anyhow::Result<Verdict> {
+    match command {
+        BenchCommand::AllReduce(arguments) => all_reduce::measure(arguments, output),
+        BenchCommand::Rank => rank::live(),
+    }
+}

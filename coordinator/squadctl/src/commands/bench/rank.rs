@@ -1,0 +1,55 @@
+//! One of the ranks that are measured.
+
+use std::io::{BufRead, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use serde::{Deserialize, Serialize};
+use squad_collective::bench::{Memory, Plan, all_reduce};
+use squad_collective::{Fence, RingListener, Topology, connect};
+
+use crate::fault::Verdict;
+
+/// How long a rank waits for another: the others may be filling the largest of buffers.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a rank is told, in one line of JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Orders {
+    pub(super) rank: usize,
+    pub(super) peers: Vec<SocketAddr>,
+    /// Known to the ranks of this measurement only.
+    pub(super) token: String,
+    pub(super) transport: String,
+    /// Whether the collective's memory is reduced, or else the caller's.
+    pub(super) in_place: bool,
+    pub(super) sizes: Vec<usize>,
+    pub(super) seconds: f64,
+}
+
+/// Tells its address in a line on stdout, reads its orders from stdin, takes part, and as rank 0 gives the report.
+pub(super) fn live() -> anyhow::Result<Verdict> {
+    let listener = RingListener::bind(IpAddr::V4(Ipv4Addr::LOCALHOST)).map_err(|error| anyhow!(error))?;
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{}", listener.local_addr()).context("cannot tell the address")?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).context("cannot read the orders")?;
+    let orders: Orders = serde_json::from_str(&line).context("orders that make no sense")?;
+    let memory = if orders.in_place { Memory::Collective } else { Memory::Caller };
+    let plan = Plan { sizes: orders.sizes, seconds: orders.seconds, memory };
+    let topology = Topology {
+        rank: orders.rank,
+        world: orders.peers.len(),
+        peers: orders.peers,
+        fence: Fence { job: "bench".into(), generation: 1, token: orders.token, layout: [0; 32] },
+        patience: PATIENCE,
+        transport: orders.transport.parse().map_err(|problem: String| anyhow!(problem))?,
+    };
+    let mut gang = connect(listener, topology).map_err(|error| anyhow!(error))?;
+    let report = all_reduce(&mut *gang, &plan).map_err(|error| anyhow!(error))?;
+    if orders.rank == 0 {
+        writeln!(stdout, "{}", serde_json::to_string(&report)?).context("cannot give the report")?;
+    }
+    Ok(Verdict::Done)
+}
