@@ -54,7 +54,7 @@ fn one_thread(
         rounds += threads;
         arrived.fetch_add(1, Ordering::AcqRel);
         while arrived.load(Ordering::Acquire) < rounds {
-            std::hint::spin_loop();
+            thread::yield_now();
         }
     };
     let part = share(len, number, threads);
