@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity, sched_yield};
+
 use super::Shm;
 use super::control::Head;
 use super::rounds::{arrive, doze, has_arrived, is_complete};
-use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity, sched_yield};
-
 use crate::error::{CollectiveError, Operation, Scene};
 use crate::frame::Notice;
 use crate::link::Neighbour;

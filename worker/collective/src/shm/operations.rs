@@ -47,11 +47,10 @@ impl Shm {
 
     /// Meets the others over the segment `range` of floats.
     fn pass(&mut self, range: &Range<usize>) -> Result<(), CollectiveError> {
-        if range.start == 0 {
-            self.meet()?
-        } else {
-            self.round()?
-        };
+        match range.start {
+            0 => self.meet()?,
+            _ => self.round()?,
+        }
         self.done += (range.len() * size_of::<f32>()) as u64;
         Ok(())
     }
