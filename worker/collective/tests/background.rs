@@ -42,6 +42,52 @@ fn buckets_come_back_summed_and_are_the_same_allocation() {
 }
 
 #[test]
+fn buckets_of_the_collective_s_own_are_reduced_where_they_are() {
+    for transport in TRANSPORTS {
+        each(gang(2, LONG, transport), |rank| {
+            let background = Background::start(rank);
+            let mut buckets: Vec<_> = (1..=5).map(|size| background.buffer(size * 10_000).unwrap()).collect();
+            for turn in 0..3 {
+                let pending: Vec<_> = buckets
+                    .drain(..)
+                    .map(|mut bucket| {
+                        assert_eq!(bucket.is_shared(), transport == Transport::Shm);
+                        bucket.fill(turn as f32);
+                        let (place, len) = (bucket.as_ptr() as usize, bucket.len());
+                        (place, background.all_reduce(bucket, len - 1))
+                    })
+                    .collect();
+                for (place, pending) in pending {
+                    let bucket = pending.wait().unwrap().bucket;
+                    assert_eq!(bucket.as_ptr() as usize, place);
+                    let (last, sums) = bucket.split_last().unwrap();
+                    assert!(*last == turn as f32 && sums.iter().all(|sum| *sum == 2.0 * turn as f32));
+                    buckets.push(bucket);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn an_abort_gives_a_shared_bucket_back() {
+    let mut ranks = gang(2, LONG, Transport::Shm);
+    let mut other = ranks.remove(1);
+    let background = Background::start(ranks.remove(0));
+    let making = thread::spawn(move || other.buffer(50_000).map(|bucket| (other, bucket)));
+    let mut bucket = background.buffer(50_000).unwrap();
+    let (mut other, mut theirs) = making.join().unwrap().unwrap();
+    bucket.fill(1.0);
+    let place = bucket.as_ptr() as usize;
+    let pending = background.all_reduce(bucket, 50_000);
+    background.abort_handle().abort();
+    let settled = pending.settle().unwrap();
+    assert!(matches!(settled.result, Err(CollectiveError::Aborted { rank: 0 })));
+    assert_eq!((settled.bucket.as_ptr() as usize, settled.bucket.len()), (place, 50_000));
+    assert_eq!(other.all_reduce_buffer(&mut theirs, 50_000).unwrap_err().blamed(), Some(0));
+}
+
+#[test]
 fn the_caller_computes_while_a_bucket_is_on_its_way() {
     for transport in TRANSPORTS {
         let mut ranks = gang(2, LONG, transport);
