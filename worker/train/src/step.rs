@@ -93,7 +93,7 @@ impl Stepper {
                 let company = if k == head { StepHeader::LEN } else { 0 };
                 Bucket::reduced_by(collective, stage.len(), company)
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
         let train = &spec.train;
         Ok(Self {
             buckets,

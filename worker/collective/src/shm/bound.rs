@@ -11,6 +11,9 @@ use super::region::Region;
 use super::sum::{Order, in_place, share};
 use crate::bench::bus_factor;
 
+/// Looks at the other threads before the core is offered to somebody else.
+const PATIENCE: u32 = 1 << 14;
+
 /// The bus bandwidth, in 10^9 bytes a second, that `ranks` buffers of `bytes` bytes would have if an all-reduce
 /// were nothing but its sums: as many threads as ranks, or as cores if they are fewer, fill the buffers and
 /// then sum a part each over all of them, in place, with the widest instructions that the processor has. The
@@ -53,8 +56,11 @@ fn one_thread(
     let mut meet = || {
         rounds += threads;
         arrived.fetch_add(1, Ordering::AcqRel);
+        let mut looks = 0_u32;
         while arrived.load(Ordering::Acquire) < rounds {
-            thread::yield_now();
+            // Threads that yield at once end up on one core, where their buffers are in one cache.
+            looks += 1;
+            if looks.is_multiple_of(PATIENCE) { thread::yield_now() } else { std::hint::spin_loop() }
         }
     };
     let part = share(len, number, threads);

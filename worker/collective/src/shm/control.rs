@@ -12,7 +12,7 @@ use crate::error::Operation;
 use crate::exchange::Call;
 use crate::frame::{MAX_NOTICE, Notice};
 
-/// What a rank does with nobody else: the words of one rank, on cache lines that no other rank's words touch.
+/// The words of one rank, on cache lines that no other rank's words touch.
 #[repr(C, align(128))]
 struct Slot {
     posted: AtomicU32,
