@@ -270,7 +270,7 @@ impl Machine {
                 own.stderr_tail = tail;
             }
         } else if self.cause.is_none() && !(ended && exit == Exit::Code(0)) {
-            let report = self.workers[slot].located(blame::of_exit(slot as u32, exit, tail));
+            let report = self.workers[slot].located(blame::of_exit(slot as u32, exit, tail), self.place());
             let weight = blame::weight(&report, Some(exit));
             self.weigh(weight, report, now, actions);
         }
@@ -294,6 +294,11 @@ impl Machine {
         }
     }
 
+    /// The place furthest into the job that a worker is known to be at.
+    fn place(&self) -> (Phase, u64) {
+        self.workers.iter().filter_map(|w| w.position).max().unwrap_or((Phase::Prepare, 0))
+    }
+
     /// Ends the present life because of the reports, and the job unless it is to be started again.
     fn fail(&mut self, now: Duration, actions: &mut Vec<Action>) {
         if self.cause.is_some() {
@@ -302,8 +307,7 @@ impl Machine {
         let Some(root) = blame::root(&self.reports) else { return };
         let reason = root.to_string();
         self.blame_at = None;
-        let place = self.workers.iter().filter_map(|w| w.position).max().unwrap_or((Phase::Prepare, 0));
-        match self.restarts.after(root, place) {
+        match self.restarts.after(root, self.place()) {
             Ok(wait) => {
                 self.cause = Some(Cause::Restart(wait));
                 self.enter(JobState::Restarting, reason.clone(), actions);
@@ -330,7 +334,7 @@ impl Machine {
             && let Some((slot, sentence)) = self.overdue(now)
         {
             let report = FailureReport::new(FailureCode::WorkerStalled, sentence).of_rank(slot as u32);
-            self.report(self.workers[slot].located(report), now, actions);
+            self.report(self.workers[slot].located(report, self.place()), now, actions);
         }
         if self.restart_at.is_some_and(|at| at <= now) {
             self.restart(now, actions);
@@ -383,7 +387,7 @@ impl Machine {
         }
         if let Some(Cause::Restart(wait)) = self.cause {
             if self.restart_at.is_none() {
-                self.restarts.remember(blame::root(&self.reports));
+                self.restarts.complete(blame::root(&self.reports));
                 (self.restart_at, self.term_at, self.kill_at) = (Some(now + wait), None, None);
             }
             return;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use squad_proto::{FailureReport, Phase};
 
-/// Lives in a row that may end without getting further than an earlier one.
+/// Lives in a row that may be lost to the same failure without getting further.
 const FRUITLESS: u32 = 3;
 
 /// The longest wait before a restart; the first is a second, each next one twice as long.
@@ -15,18 +15,16 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub(crate) struct Restarts {
     allowed: u32,
     used: u32,
-    /// The place furthest into the job that any life was lost at.
-    furthest: Option<(Phase, u64)>,
-    /// Lives that were lost there, or before.
+    /// Why a life was lost, and where.
+    lost: Option<(FailureReport, (Phase, u64))>,
+    /// Lives in a row that were lost to the same, there or before.
     fruitless: u32,
-    /// Why the first of them was lost.
-    first: Option<FailureReport>,
 }
 
 impl Restarts {
     /// None used yet.
     pub(crate) fn new(allowed: u32) -> Self {
-        Self { allowed, used: 0, furthest: None, fruitless: 0, first: None }
+        Self { allowed, used: 0, lost: None, fruitless: 0 }
     }
 
     /// A life was lost to `root` at `place`: how long to wait before the next one, or, if there is to be none, what
@@ -36,17 +34,23 @@ impl Restarts {
         root: &FailureReport,
         place: (Phase, u64),
     ) -> Result<Duration, Option<String>> {
-        if self.furthest.is_none_or(|furthest| place > furthest) {
-            self.furthest = Some(place);
-            self.fruitless = 0;
-            self.first = None;
+        let same = |(first, furthest): &(FailureReport, (Phase, u64))| {
+            (first.code, first.rank, &first.summary) == (root.code, root.rank, &root.summary)
+                && place <= *furthest
+        };
+        if self.lost.as_ref().is_some_and(same) {
+            self.fruitless += 1;
+        } else {
+            self.lost = Some((root.clone(), place));
+            self.fruitless = 1;
         }
-        self.fruitless += 1;
         if !root.code.may_pass() || self.allowed == 0 {
             return Err(None);
         }
         if self.is_stuck() {
-            return Err(Some(format!("{FRUITLESS} lives in a row got no further: no more restarts")));
+            return Err(Some(format!(
+                "the same happened {FRUITLESS} times, and no life got further: no more restarts"
+            )));
         }
         if self.used == self.allowed {
             return Err(Some(format!(
@@ -63,16 +67,16 @@ impl Restarts {
         self.fruitless >= FRUITLESS
     }
 
-    /// Keeps the cause of a life that is over, in case that the next ones get no further.
-    pub(crate) fn remember(&mut self, root: Option<&FailureReport>) {
-        if self.first.is_none() {
-            self.first = root.cloned();
+    /// Takes the report again once the life is over: the last words of a process come with its end.
+    pub(crate) fn complete(&mut self, root: Option<&FailureReport>) {
+        if let (1, Some((first, _)), Some(root)) = (self.fruitless, &mut self.lost, root) {
+            first.clone_from(root);
         }
     }
 
     /// The cause to tell in place of the last: that of the first of the lives that got no further.
     pub(crate) fn root_of_stuck(&self) -> Option<&FailureReport> {
-        self.first.as_ref().filter(|_| self.is_stuck())
+        self.lost.as_ref().map(|(first, _)| first).filter(|_| self.is_stuck())
     }
 
     /// Which restart the present life is, for people.
@@ -86,20 +90,22 @@ mod tests {
     use super::*;
     use squad_proto::FailureCode;
 
-    fn lost(step: u64) -> FailureReport {
-        FailureReport::new(FailureCode::WorkerDied, format!("lost at {step}"))
+    fn lost(rank: u32, step: u64) -> FailureReport {
+        let mut report = FailureReport::new(FailureCode::WorkerDied, "killed").of_rank(rank);
+        report.step = Some(step);
+        report
     }
 
     #[test]
     fn waits_double_up_to_the_budget() {
         let mut restarts = Restarts::new(7);
         let waits: Vec<u64> = (1..=7)
-            .map(|step| restarts.after(&lost(step), (Phase::Train, step)).unwrap().as_secs())
+            .map(|step| restarts.after(&lost(0, step), (Phase::Train, step)).unwrap().as_secs())
             .collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
-        let last = restarts.after(&lost(8), (Phase::Train, 8)).unwrap_err();
+        let last = restarts.after(&lost(0, 8), (Phase::Train, 8)).unwrap_err();
         assert!(last.unwrap().contains("restarted 7 times"));
-        assert_eq!(Restarts::new(0).after(&lost(1), (Phase::Train, 1)), Err(None));
+        assert_eq!(Restarts::new(0).after(&lost(0, 1), (Phase::Train, 1)), Err(None));
     }
 
     #[test]
@@ -113,17 +119,18 @@ mod tests {
     }
 
     #[test]
-    fn lives_that_get_no_further_end_with_the_first_cause() {
+    fn the_same_failure_without_progress_ends_with_its_first_cause() {
         let mut restarts = Restarts::new(100);
-        let mut lose = |step| {
-            let verdict = restarts.after(&lost(step), (Phase::Train, step));
-            restarts.remember(Some(&lost(step)));
+        let mut lose = |rank, step| {
+            let verdict = restarts.after(&lost(rank, step), (Phase::Train, step));
+            restarts.complete(Some(&lost(rank, step)));
             verdict
         };
-        for step in [5, 5, 9, 7] {
-            lose(step).unwrap();
+        // Further each time, or another rank: chance, not fate.
+        for (rank, step) in [(0, 5), (0, 5), (0, 9), (0, 7), (1, 6), (0, 8), (0, 4)] {
+            lose(rank, step).unwrap();
         }
-        assert!(lose(9).unwrap_err().unwrap().contains("no further"));
-        assert_eq!(restarts.root_of_stuck().unwrap().summary, "lost at 9");
+        assert!(lose(0, 8).unwrap_err().unwrap().contains("no life got further"));
+        assert_eq!(restarts.root_of_stuck().unwrap().step, Some(8));
     }
 }

@@ -24,10 +24,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// The report with what the worker was last known to do.
-    pub(crate) fn located(&self, mut report: FailureReport) -> FailureReport {
+    /// The report with what the worker was last known to do. Ranks take their steps together, so where the gang was
+    /// known to be, at `place`, it was too.
+    pub(crate) fn located(&self, mut report: FailureReport, place: (Phase, u64)) -> FailureReport {
         report.phase = self.position.map(|(phase, _)| phase);
-        report.step = self.position.filter(|(phase, _)| *phase == Phase::Train).map(|(_, done)| done);
+        if report.phase == Some(Phase::Train) && place.0 == Phase::Train {
+            report.step = Some(place.1);
+        }
         report
     }
 
