@@ -11,7 +11,7 @@ use std::process::Child;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use squad_tests::{Finished, Job, repository, wait_for, workers_in};
+use squad_tests::{Daemon, Finished, Job, repository, wait_for, workers_in};
 
 const STEPS: u64 = 120;
 const CHECKPOINT_EVERY: u64 = 10;
@@ -190,6 +190,23 @@ fn a_killed_launcher_leaves_a_run_that_goes_on() {
     let resumed = job.squadctl(&["run", "job.yaml", "--resume"]).success();
     let from = format!("training: from step {} on", newest[5..].trim_start_matches('0'));
     assert!(resumed.stderr().contains(&from), "{from}: {}", resumed.stderr());
+    assert_eq!(weights(&job, "out"), whole);
+}
+
+#[test]
+fn a_cancelled_job_of_a_daemon_goes_on() {
+    let job = job();
+    let whole = undisturbed(&job);
+    let daemon = Daemon::start(&job);
+    let to_daemon = ["--server", &daemon.url];
+    let submitted =
+        job.squadctl(&[&["submit", "job.yaml", "--output", "json"], &to_daemon[..]].concat()).success();
+    let id = submitted.json()["id"].as_str().unwrap().to_owned();
+    wait_for_step(&job, "out", 25);
+    job.squadctl(&[&["cancel", &id, "--wait"], &to_daemon[..]].concat()).success();
+    let cancelled = job.squadctl(&[&["get", &id], &to_daemon[..]].concat()).success();
+    assert!(cancelled.stdout().contains("--resume goes on from there"), "{}", cancelled.stdout());
+    job.squadctl(&[&["submit", "job.yaml", "--resume", "--wait"], &to_daemon[..]].concat()).success();
     assert_eq!(weights(&job, "out"), whole);
 }
 

@@ -75,7 +75,7 @@ pub fn train(
                     loss_scale: stepper.loss_scale(),
                     sums: log.sums(),
                 };
-                writer.begin(Snapshot::take(&prepared.network, stepper.moments(), state), report)?;
+                writer.begin(|| Snapshot::take(&prepared.network, stepper.moments(), state), report)?;
             }
         }
         if stopped && step < steps {

@@ -263,11 +263,11 @@ fn a_checkpoint_that_cannot_be_written_is_a_note_and_the_last_an_error() {
     };
     obstruct(&output, 8);
     for step in [4, 8, 12] {
-        writer.begin(snapshot(step), &notes).unwrap();
+        writer.begin(|| snapshot(step), &notes).unwrap();
     }
     writer.settle().unwrap();
     obstruct(&output, 16);
-    writer.begin(snapshot(16), &notes).unwrap();
+    writer.begin(|| snapshot(16), &notes).unwrap();
     let error = writer.settle().unwrap_err();
     assert_eq!(error.code(), FailureCode::Output, "{error}");
     let notes = notes.0.into_inner().unwrap();

@@ -1,7 +1,7 @@
 //! Writes checkpoints while training goes on.
 //!
 //! The weights, moments and sums are copied at a step; a thread writes the copy. One is written at a time: the next
-//! waits for it, which also bounds the memory to one copy.
+//! waits for it, which bounds the memory to one copy.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -112,13 +112,18 @@ impl Writer {
         Ok(Self { place, busy: None })
     }
 
-    /// Begins to write a checkpoint, once the one before is written. That one's failure is a note: old checkpoints
-    /// are whole, and this one may succeed.
+    /// Begins to write a checkpoint, which is copied once the one before is written. That one's failure is a note: old
+    /// checkpoints are whole, and this one may succeed.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn begin(&mut self, snapshot: Snapshot, report: &dyn Report) -> Result<(), TrainError> {
+    pub fn begin(
+        &mut self,
+        snapshot: impl FnOnce() -> Snapshot,
+        report: &dyn Report,
+    ) -> Result<(), TrainError> {
         self.forgive(report);
+        let snapshot = snapshot();
         let place = self.place.clone();
         let step = snapshot.state.step;
         let thread = std::thread::Builder::new()
