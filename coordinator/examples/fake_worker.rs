@@ -5,6 +5,7 @@
 //! | name | what happens |
 //! |---|---|
 //! | `succeed` | five steps, an evaluation, results |
+//! | `show` | 240 steps with every figure, an evaluation, results of SQuAD 2.0, a model folder |
 //! | `hold` | steps until it is stopped |
 //! | `flee` | as `hold`, but a rank that loses a neighbour ends without a word |
 //! | `frail` | as `succeed`, but in the job's first life rank 1 is killed at its third step |
@@ -14,6 +15,8 @@
 //! | `mute` | rank 1 never says Hello |
 //! | `leave` | rank 1 ends with code 0 in the middle of the work |
 //! | `stubborn` | as `hold`, but obeys neither Stop nor SIGTERM |
+//!
+//! Asked to `predict`, it answers every question with the first word of the text.
 //!
 //! Each rank has a connection to each other one, as in a ring, and starts a `sleep` that inherits its
 //! output: a killed worker must not leave it behind.
@@ -27,6 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::json;
 use squad_proto::pb::from_worker::Body as Say;
 use squad_proto::pb::to_worker::Body as Hear;
 use squad_proto::pb::{self, workers_client::WorkersClient};
@@ -39,7 +43,13 @@ use tokio_stream::wrappers::ReceiverStream;
 const STEPS: u64 = 5;
 const STEP: Duration = Duration::from_millis(20);
 
+/// Steps of `show`.
+const SHOWN: u64 = 240;
+
 fn main() -> anyhow::Result<ExitCode> {
+    if std::env::args().nth(1).as_deref() == Some("predict") {
+        return predict();
+    }
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("no ticket")?;
     let ticket: Ticket = serde_json::from_str(&line).context("not a ticket")?;
@@ -56,6 +66,26 @@ fn main() -> anyhow::Result<ExitCode> {
             _ = lifeline => Ok(ExitCode::from(9)),
         }
     })
+}
+
+/// Answers with the first word of the text.
+fn predict() -> anyhow::Result<ExitCode> {
+    let context =
+        std::env::args().find_map(|argument| argument.strip_prefix("--context=").map(str::to_owned));
+    let context = context.context("no text")?;
+    let word = context.split_whitespace().next().unwrap_or_default();
+    if word == "Nothing" {
+        eprintln!("2026-11-24T04:05:06Z ERROR the fake model knows nothing");
+        return Ok(ExitCode::FAILURE);
+    }
+    let end = word.chars().count();
+    let candidate = json!({"text": word, "start": 0, "end": end, "score": 5.0, "probability": 0.9});
+    let answer = json!({
+        "answer": word, "start": 0, "end": end, "score": 5.0, "probability": 0.9,
+        "no_answer_probability": 0.05, "n_best": [candidate],
+    });
+    println!("{answer}");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Everything between the ticket and the end.
@@ -112,6 +142,9 @@ async fn live(ticket: Ticket) -> anyhow::Result<ExitCode> {
         Hear::Assign(_) => bail!("assigned twice"),
     };
     let neighbours = Neighbours::meet(ring, peers, place.rank).await?;
+    if mode == "show" {
+        std::fs::create_dir_all(std::path::Path::new(&ticket.spec.output_dir).join("model"))?;
+    }
     let mode = match (mode.as_str(), frail) {
         ("frail", true) => "frail",
         ("frail", false) => "succeed",
@@ -155,20 +188,43 @@ async fn work(mode: &str, rank: u32, mut session: Session, mut ring: Neighbours)
             }
         }
         session.step.store(step, Ordering::Relaxed);
-        if mode == "succeed" || step == 1 {
+        if mode == "show" {
+            session.say(Say::Progress((&shown(step)).into())).await;
+            if rank == 0 && step % 40 == 0 {
+                println!("checkpoint of step {step} written");
+            }
+        } else if mode == "succeed" || step == 1 {
             let mut progress = Progress::new(Phase::Train, step, STEPS);
             progress.loss = Some(1.0 / step as f64);
             session.say(Say::Progress((&progress).into())).await;
         }
-        if mode == "succeed" && step == STEPS {
+        if (mode == "succeed" && step == STEPS) || step == SHOWN && mode == "show" {
             break;
         }
     }
     session.say(Say::Progress((&Progress::new(Phase::Evaluate, 10, 10)).into())).await;
-    let results_json = if rank == 0 { r#"{"exact": 50.0, "f1": 62.5}"#.to_owned() } else { String::new() };
+    let results_json = match (rank, mode) {
+        (0, "show") => include_str!("results.json").to_owned(),
+        (0, _) => r#"{"exact": 50.0, "f1": 62.5}"#.to_owned(),
+        _ => String::new(),
+    };
     session.say(Say::Completed(pb::Completed { results_json })).await;
     session.part().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Progress with every figure: a loss that falls and wavers, and the usual schedule.
+fn shown(step: u64) -> Progress {
+    let at = step as f64;
+    let mut progress = Progress::new(Phase::Train, step, SHOWN);
+    progress.loss = Some(0.6 + 4.0 * (-at / 40.0).exp() + 0.15 * (at * 1.7).sin());
+    progress.learning_rate = Some(3e-5 * (at / 24.0).min((SHOWN as f64 - at) / (SHOWN as f64 - 24.0)));
+    progress.grad_norm = Some(3.0 + 1.5 * (at * 0.9).sin());
+    progress.examples_per_second = Some(31.0 + 2.0 * (at * 0.3).cos());
+    progress.loss_scale = Some(if step < 100 { 65536.0 } else { 32768.0 });
+    progress.allreduce_share = Some(0.08 + 0.02 * (at * 0.5).sin());
+    progress.tokens_per_second = Some(4100.0 + 200.0 * (at * 0.3).cos());
+    progress
 }
 
 /// The stream to the coordinator.

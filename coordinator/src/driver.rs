@@ -109,6 +109,7 @@ impl Driver {
                 // A new life: its workers take the slots anew.
                 sessions.clear();
             }
+            self.registry.set_ranks(&self.job.id, self.machine.ranks(born.elapsed()));
             // A stale message changes nothing, not even the timer.
             if timer_fired || !actions.is_empty() {
                 wake = None;

@@ -8,6 +8,7 @@
 //!                              ▲                                                       │
 //!                              └───────── events: grpc/workers, launch ◄───────────────┘
 //! ```
+//! What users see in a browser, and what Prometheus reads, is served by `web`: it asks the registry and decides nothing.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -16,10 +17,12 @@ mod grpc;
 pub mod job;
 mod launch;
 mod logs;
+mod metrics;
 mod registry;
 mod serve;
 mod state_lock;
 mod store;
+mod web;
 
 pub use config::{Config, ConfigError, StoreLocation, find_worker_program};
 pub use serve::{ServeError, Server};

@@ -42,10 +42,39 @@ impl Follower {
     }
 }
 
+/// Most bytes of a file that are looked at for its last lines.
+const TAIL_BYTES: u64 = 1 << 20;
+
+/// The last lines of a rank's file, at most `count`. A file that is not there has none.
+pub(crate) fn tail(folder: &Path, rank: u32, count: usize) -> Vec<String> {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(folder.join(format!("rank-{rank}.log"))).and_then(|mut file| {
+        let skipped = file.metadata()?.len().saturating_sub(TAIL_BYTES);
+        file.seek(SeekFrom::Start(skipped))?;
+        file.read_to_end(&mut bytes)?;
+        Ok(skipped > 0)
+    });
+    let Ok(cut) = read else { return Vec::new() };
+    let text = String::from_utf8_lossy(&bytes);
+    // The first line of a part is the rest of one.
+    let lines: Vec<&str> = text.lines().skip(usize::from(cut)).collect();
+    lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn the_tail_has_whole_lines_of_a_file_of_any_size() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(tail(folder.path(), 0, 5).is_empty(), "no file, no lines");
+        let long = format!("{}\n", "x".repeat(TAIL_BYTES as usize));
+        std::fs::write(folder.path().join("rank-0.log"), format!("first\nsecond\n{long}one\ntwo\n")).unwrap();
+        assert_eq!(tail(folder.path(), 0, 9), ["one", "two"], "what was cut is left out");
+        assert_eq!(tail(folder.path(), 0, 1), ["two"]);
+    }
 
     #[test]
     fn lines_come_whole_and_once() {

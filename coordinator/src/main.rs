@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -32,6 +33,14 @@ struct Serve {
     /// Address to listen on; only loopback addresses are possible yet.
     #[arg(long, default_value = "127.0.0.1:7311", env = "SQUAD_LISTEN")]
     listen: SocketAddr,
+    /// Address of the web page, /metrics and /healthz, or `off` [default: that of --listen, one port on]. There is
+    /// no password: on an address that other machines reach, anybody can read jobs and logs there, and nobody can
+    /// change anything.
+    #[arg(long, value_name = "ADDRESS", env = "SQUAD_WEB")]
+    web: Option<Web>,
+    /// A host name under which the page is asked for; `localhost` and addresses in figures always work.
+    #[arg(long, value_name = "NAME")]
+    web_host: Vec<String>,
     /// Folder that relative paths in submitted specs start at.
     #[arg(long, default_value = ".")]
     root: PathBuf,
@@ -59,6 +68,32 @@ struct Serve {
 enum LogFormat {
     Text,
     Json,
+}
+
+/// Where the web page is.
+#[derive(Clone, Copy)]
+enum Web {
+    Off,
+    At(SocketAddr),
+}
+
+impl FromStr for Web {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse().map(Self::At).map_err(|_| "write ADDRESS:PORT, such as 127.0.0.1:7312, or off".into())
+    }
+}
+
+impl Web {
+    /// Beside the address of the services: one port on, or a free port where that one is free.
+    fn beside(listen: SocketAddr) -> Self {
+        let port = if listen.port() == 0 { 0 } else { listen.port().wrapping_add(1) };
+        Self::At(SocketAddr::new(listen.ip(), port))
+    }
 }
 
 /// A flag that cannot work: exit code 2.
@@ -118,12 +153,20 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
     };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let server = Server::bind(config, args.listen).await?;
+    let mut server = Server::bind(config, args.listen).await?;
     let address = server.local_addr();
+    if let Web::At(web) = args.web.unwrap_or_else(|| Web::beside(args.listen)) {
+        server = server.with_web(web, args.web_host).await?;
+    }
     if let Some(path) = &args.port_file {
         write_port(path, address).with_context(|| format!("cannot write {}", path.display()))?;
     }
     tracing::info!("listening on {address}");
+    if let Some(web) = server.web_addr() {
+        let reach =
+            if web.ip().is_loopback() { "" } else { "; other machines can read it, without a password" };
+        tracing::info!("the page is at http://{web}/{reach}");
+    }
     server
         .run(async move {
             tokio::select! {

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::driver::{self, Driver, Inbox};
 use crate::job;
 use crate::launch::LocalLauncher;
+use crate::metrics::Metrics;
 use crate::store::{Record, Store, StoreError};
 
 /// All jobs. Cloning shares them.
@@ -25,6 +26,9 @@ struct Shared {
     server: String,
     store: Store,
     jobs: Mutex<Jobs>,
+    metrics: Metrics,
+    /// Counts events of all jobs, for whoever watches the list.
+    changes: watch::Sender<u64>,
 }
 
 /// What the lock guards.
@@ -57,6 +61,16 @@ struct Entry {
     /// Place in the queue.
     order: u64,
     started: bool,
+    gang: Gang,
+}
+
+/// A job's workers when they were last looked at.
+#[derive(Clone, Default)]
+pub(crate) struct Gang {
+    /// When that was.
+    pub(crate) unix_ms: u64,
+    /// By rank; none before they are launched.
+    pub(crate) ranks: Vec<job::RankStatus>,
 }
 
 /// What a worker's first message is checked against.
@@ -80,11 +94,14 @@ impl Registry {
     /// The registry of a store. Jobs that an earlier coordinator left running are failed: their workers saw
     /// their lifeline end.
     pub(crate) fn open(config: Config, server: String, store: Store) -> Result<Self, StoreError> {
-        let registry = Self(Arc::new(Shared { config, server, store, jobs: Mutex::default() }));
+        let metrics = Metrics::new(config.slots);
+        let (jobs, changes) = (Mutex::default(), watch::Sender::new(0));
+        let registry = Self(Arc::new(Shared { config, server, store, jobs, metrics, changes }));
         for record in registry.0.store.jobs()? {
             let last = registry.0.store.last_sequence(&record.id)?;
             let unfinished = !record.state.is_final();
             let id = record.id.clone();
+            registry.0.metrics.know(&record);
             let entry = Entry {
                 record,
                 sequence: watch::Sender::new(last),
@@ -92,6 +109,7 @@ impl Registry {
                 token: String::new(),
                 order: 0,
                 started: true,
+                gang: Gang::default(),
             };
             registry.lock().all.insert(id.clone(), entry);
             if unfinished {
@@ -143,6 +161,7 @@ impl Registry {
                 return Err(SubmitError::Ending);
             }
             self.0.store.write(&record, None)?;
+            self.0.metrics.know(&record);
             let order = jobs.all.values().map(|e| e.order).max().unwrap_or(0) + 1;
             let entry = Entry {
                 record,
@@ -151,6 +170,7 @@ impl Registry {
                 token: token.clone(),
                 order,
                 started: false,
+                gang: Gang::default(),
             };
             jobs.all.insert(id.clone(), entry);
         }
@@ -211,11 +231,31 @@ impl Registry {
         let mut jobs = self.lock();
         let Some(entry) = jobs.all.get_mut(id) else { return };
         let event = Event { sequence: *entry.sequence.borrow() + 1, unix_ms: unix_ms(), body };
+        self.0.metrics.observe(&entry.record, &event);
         entry.record.apply(&event);
         if let Err(error) = self.0.store.write(&entry.record, Some(&event)) {
             tracing::error!("{id}: an event could not be stored: {error}");
+            self.0.metrics.lost_event();
         }
         entry.sequence.send_replace(event.sequence);
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Keeps what a job's workers do.
+    pub(crate) fn set_ranks(&self, id: &JobId, ranks: Vec<job::RankStatus>) {
+        if let Some(entry) = self.lock().all.get_mut(id) {
+            entry.gang = Gang { unix_ms: unix_ms(), ranks };
+        }
+    }
+
+    /// What a job's workers did last. Nothing is kept of them beyond the coordinator's own life.
+    pub(crate) fn gang(&self, id: &JobId) -> Gang {
+        self.lock().all.get(id).map(|entry| entry.gang.clone()).unwrap_or_default()
+    }
+
+    /// Counts and figures for Prometheus.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     /// One job.
@@ -230,9 +270,22 @@ impl Registry {
         all
     }
 
+    /// The newest jobs, newest first, at most `limit`; and how many there are in all.
+    pub(crate) fn newest(&self, limit: usize) -> (Vec<Record>, usize) {
+        let jobs = self.lock();
+        let mut all: Vec<&Record> = jobs.all.values().map(|entry| &entry.record).collect();
+        all.sort_by(|a, b| (b.created_unix_ms, &b.id).cmp(&(a.created_unix_ms, &a.id)));
+        (all.into_iter().take(limit).cloned().collect(), jobs.all.len())
+    }
+
     /// The number of a job's newest event, now and whenever it changes.
     pub(crate) fn watch(&self, id: &JobId) -> Option<watch::Receiver<u64>> {
         self.lock().all.get(id).map(|entry| entry.sequence.subscribe())
+    }
+
+    /// Changes whenever anything happens to any job.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
     }
 
     /// Events of a job after `sequence`.
@@ -245,6 +298,13 @@ impl Registry {
         let jobs = self.lock();
         let inbox = jobs.all.get(id).and_then(|entry| entry.inbox.as_ref());
         inbox.is_some_and(|inbox| inbox.send(Inbox::Event(event)).is_ok())
+    }
+
+    /// Asks a job to stop; one that has ended stays as it is.
+    pub(crate) fn cancel(&self, id: &JobId) {
+        if self.get(id).is_some_and(|record| !record.state.is_final()) && !self.send(id, job::Event::Cancel) {
+            tracing::debug!("{id} ended before it could be cancelled");
+        }
     }
 
     /// What a job's workers must know.

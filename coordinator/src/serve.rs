@@ -8,6 +8,7 @@ use squad_proto::pb::jobs_server::JobsServer;
 use squad_proto::pb::workers_server::WorkersServer;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use crate::config::Config;
@@ -15,6 +16,7 @@ use crate::grpc::{JobsService, WorkersService};
 use crate::registry::Registry;
 use crate::state_lock::StateLock;
 use crate::store::{Store, StoreError};
+use crate::web::Web;
 
 /// How long open streams may take to end once all jobs have.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -28,6 +30,16 @@ pub enum ServeError {
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}; choose another with --listen")]
     Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The address of the web page cannot be listened on.
+    #[error(
+        "cannot serve the web page on {address}: {source}; choose another address with --web, or --web off"
+    )]
+    BindWeb {
         /// The address.
         address: SocketAddr,
         /// What the system says.
@@ -50,6 +62,7 @@ pub struct Server {
     address: SocketAddr,
     registry: Registry,
     state: StateLock,
+    web: Option<Web>,
 }
 
 impl Server {
@@ -68,7 +81,24 @@ impl Server {
         let state = StateLock::take(&config.store)?;
         let store = Store::open(&config.store)?;
         let registry = Registry::open(config, format!("http://{bound}"), store)?;
-        Ok(Self { listener, address: bound, registry, state })
+        Ok(Self { listener, address: bound, registry, state, web: None })
+    }
+
+    /// The same server with its web page, `/metrics` and `/healthz` at `address`; port 0 takes a free one. On an
+    /// address that other machines reach, the page shows and changes nothing. `names` are the host names under which
+    /// it is asked for there; without any, addresses in figures are.
+    ///
+    /// # Errors
+    /// When the address is taken.
+    pub async fn with_web(mut self, address: SocketAddr, names: Vec<String>) -> Result<Self, ServeError> {
+        let web = Web::bind(address, names, self.registry.clone()).await;
+        self.web = Some(web.map_err(|source| ServeError::BindWeb { address, source })?);
+        Ok(self)
+    }
+
+    /// Where the web page is, if it is served.
+    pub fn web_addr(&self) -> Option<SocketAddr> {
+        self.web.as_ref().map(Web::local_addr)
     }
 
     /// Where it listens.
@@ -83,6 +113,11 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
         // Not in the registry: its last clones may outlive this call, but nothing is written through them any more.
         let _state = self.state;
+        // Ends with this call: browsers need no farewell.
+        let mut web = JoinSet::new();
+        if let Some(page) = self.web {
+            web.spawn(page.serve());
+        }
         let registry = self.registry.clone();
         let (ending, ended) = tokio::sync::oneshot::channel();
         let signal = async move {

@@ -108,6 +108,12 @@ pub struct Progress {
     /// Unpadded tokens a second over all ranks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
+    /// Share of the time that rank 0 spent inside all-reduces, hidden behind computing or not: 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allreduce_share: Option<f64>,
+    /// What the loss of the last step was multiplied with before it was differentiated; 1 without half precision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
     /// What is evaluated, when there are several checkpoints; else empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub label: String,
@@ -125,6 +131,8 @@ impl Progress {
             grad_norm: None,
             examples_per_second: None,
             tokens_per_second: None,
+            allreduce_share: None,
+            loss_scale: None,
             label: String::new(),
         }
     }

@@ -95,6 +95,8 @@ impl From<&Progress> for pb::Progress {
             grad_norm: p.grad_norm,
             examples_per_second: p.examples_per_second,
             tokens_per_second: p.tokens_per_second,
+            allreduce_share: p.allreduce_share,
+            loss_scale: p.loss_scale,
             label: p.label.clone(),
         }
     }
@@ -113,6 +115,8 @@ impl TryFrom<pb::Progress> for Progress {
             grad_norm: p.grad_norm,
             examples_per_second: p.examples_per_second,
             tokens_per_second: p.tokens_per_second,
+            allreduce_share: p.allreduce_share,
+            loss_scale: p.loss_scale,
             label: p.label,
         })
     }
@@ -197,6 +201,7 @@ mod tests {
     fn events_survive_the_wire() {
         let mut progress = Progress::new(Phase::Train, 3, 10);
         progress.loss = Some(1.5);
+        (progress.allreduce_share, progress.loss_scale) = (Some(0.25), Some(1024.0));
         let mut failure =
             FailureReport::new(FailureCode::WorkerDied, "rank 1 was killed by signal 9").of_rank(1);
         failure.phase = Some(Phase::Train);

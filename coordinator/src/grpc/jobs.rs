@@ -9,7 +9,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::driver::log_folder;
-use crate::job;
 use crate::logs::Follower;
 use crate::registry::{Registry, SubmitError};
 use crate::store::Record;
@@ -114,9 +113,7 @@ impl pb::jobs_server::Jobs for JobsService {
 
     async fn cancel(&self, request: Request<pb::CancelRequest>) -> Result<Response<pb::Job>, Status> {
         let record = self.job(&request.into_inner().job)?;
-        if !record.state.is_final() && !self.registry.send(&record.id, job::Event::Cancel) {
-            tracing::debug!("{} ended before it could be cancelled", record.id);
-        }
+        self.registry.cancel(&record.id);
         Ok(Response::new(job_of(self.job(record.id.as_str())?)))
     }
 

@@ -8,7 +8,7 @@ use super::blame::{self, Weight};
 use super::event::{Action, Event, Exit, Input, Order};
 use super::rendezvous::{Having, disagreement};
 use super::restart::Restarts;
-use super::worker::Worker;
+use super::worker::{RankStatus, Worker};
 
 /// How long echoes are collected before the first one is believed.
 const BLAME_WINDOW: Duration = Duration::from_secs(2);
@@ -80,6 +80,12 @@ impl Machine {
     /// first step may have left an older job's checkpoints in their place.
     pub fn goes_on(&self) -> bool {
         self.trained && self.generation > Generation::FIRST
+    }
+
+    /// The workers at time `now`, by rank; none before they are launched.
+    pub fn ranks(&self, now: Duration) -> Vec<RankStatus> {
+        let launched = self.state != JobState::Queued;
+        self.workers.iter().filter(|_| launched).map(|worker| worker.status(now)).collect()
     }
 
     /// Takes in what happened at time `now`; gives what is to be done, in this order.

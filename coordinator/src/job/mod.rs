@@ -31,3 +31,4 @@ mod worker;
 pub use event::{Action, Event, Exit, Input, Order};
 pub use machine::Machine;
 pub use rendezvous::Having;
+pub use worker::{RankStatus, Stage};

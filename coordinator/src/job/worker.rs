@@ -2,9 +2,37 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use squad_proto::{Deadlines, FailureReport, Phase};
 
 use super::rendezvous::Having;
+
+/// How far a worker is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Its process is started.
+    Launched,
+    /// It said hello, and loads weights and features.
+    Joined,
+    /// It has all it needs.
+    Ready,
+    /// It did all that was asked of it, or stopped when asked to.
+    Ended,
+    /// Its process is gone, though it had not ended.
+    Gone,
+}
+
+/// One worker at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RankStatus {
+    /// How far it is.
+    pub stage: Stage,
+    /// What it said last that it does, and how far it is with that.
+    pub position: Option<(Phase, u64)>,
+    /// How long it has not been heard of.
+    pub silent: Duration,
+}
 
 /// One worker.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +52,18 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// What others may see of it at time `now`.
+    pub(crate) fn status(&self, now: Duration) -> RankStatus {
+        let stage = match self {
+            Self { ended: true, .. } => Stage::Ended,
+            Self { gone: true, .. } => Stage::Gone,
+            Self { ready: Some(_), .. } => Stage::Ready,
+            Self { ring: Some(_), .. } => Stage::Joined,
+            _ => Stage::Launched,
+        };
+        RankStatus { stage, position: self.position, silent: now.saturating_sub(self.heard) }
+    }
+
     /// The report with what the worker was last known to do. Ranks take their steps together, so where the gang was
     /// known to be, at `place`, it was too.
     pub(crate) fn located(&self, mut report: FailureReport, place: (Phase, u64)) -> FailureReport {

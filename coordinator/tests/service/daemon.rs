@@ -174,3 +174,17 @@ async fn a_job_that_comes_while_the_server_ends_is_refused_and_not_remembered() 
     assert_eq!(listed.len(), 1, "{listed:?}");
     service.stop().await;
 }
+
+#[test]
+fn an_address_of_the_page_that_is_taken_is_named_with_its_flag() {
+    let folder = folder();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = daemon(folder.path(), &["--web", &address]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(&format!("cannot serve the web page on {address}")), "{text}");
+    assert!(text.contains("--web off"), "{text}");
+    let nonsense = daemon(folder.path(), &["--web", "on"]).output().unwrap();
+    assert_eq!(nonsense.status.code(), Some(2));
+}

@@ -53,6 +53,8 @@ pub(crate) fn lives(pid: i32) -> bool {
 /// A running coordinator, and somebody who asks it.
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
+    /// Where its page is.
+    pub(crate) web: SocketAddr,
     user: User,
     stop: oneshot::Sender<()>,
     server: JoinHandle<Result<(), ServeError>>,
@@ -114,14 +116,20 @@ impl Service {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
+        Self::with_web(config, "127.0.0.1:0", Vec::new()).await
+    }
+
+    /// A service whose page is at another address, and has other names.
+    pub(crate) async fn with_web(config: Config, web: &str, names: Vec<String>) -> Self {
         let server = Server::bind(config, "127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let address = server.local_addr();
+        let server = server.with_web(web.parse().unwrap(), names).await.unwrap();
+        let (address, web) = (server.local_addr(), server.web_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(server.run(async {
             stopped.await.ok();
         }));
         let user = User::of(&address.to_string()).await;
-        Self { address, user, stop, server }
+        Self { address, web, user, stop, server }
     }
 
     /// Ends the coordinator and waits for it.

@@ -10,3 +10,4 @@ mod history;
 mod outcomes;
 mod queue;
 mod refusals;
+mod web;

@@ -186,6 +186,8 @@ impl Log {
             progress.grad_norm = Some(outcome.grad_norm);
             progress.examples_per_second = Some(tally.rate(tally.header.examples));
             progress.tokens_per_second = Some(tally.rate(tally.header.tokens));
+            progress.loss_scale = Some(outcome.loss_scale);
+            progress.allreduce_share = Some(tally.allreduce_seconds / tally.seconds.max(1e-9));
             report.progress(progress);
         }
         if step.is_multiple_of(self.every) || last {

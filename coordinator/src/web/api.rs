@@ -1,0 +1,225 @@
+//! The JSON API: what squadctl shows.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use squad_proto::{FailureCode, FailureReport, JobId, JobState, Phase, Progress};
+
+use super::Shared;
+use crate::driver::log_folder;
+use crate::job::Stage;
+use crate::logs;
+use crate::registry::{Gang, Registry};
+use crate::store::Record;
+
+/// Jobs in a list, unless another number is asked for.
+pub(super) const LISTED: usize = 200;
+/// Lines of each rank, unless another number is asked for; and the most that can be.
+const LINES: usize = 200;
+const MOST_LINES: usize = 5000;
+
+/// A request that is refused: the status, and one sentence.
+pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({"error": self.1}))).into_response()
+    }
+}
+
+/// A job as a list shows it.
+#[derive(Serialize)]
+struct Row {
+    id: JobId,
+    name: String,
+    state: JobState,
+    reason: String,
+    created_unix_ms: u64,
+    started_unix_ms: Option<u64>,
+    finished_unix_ms: Option<u64>,
+    workers: u32,
+    progress: Option<Progress>,
+    /// Code of the failure, where there was one.
+    failure: Option<FailureCode>,
+    /// EM and F1, in percent, where there are results.
+    exact: Option<Value>,
+    f1: Option<Value>,
+}
+
+impl From<Record> for Row {
+    fn from(record: Record) -> Self {
+        let figure = |key: &str| record.results.as_ref().and_then(|results| results.get(key)).cloned();
+        Self {
+            exact: figure("exact"),
+            f1: figure("f1"),
+            failure: record.failure.map(|report| report.code),
+            id: record.id,
+            name: record.name,
+            state: record.state,
+            reason: record.reason,
+            created_unix_ms: record.created_unix_ms,
+            started_unix_ms: record.started_unix_ms,
+            finished_unix_ms: record.finished_unix_ms,
+            workers: record.processes,
+            progress: record.progress,
+        }
+    }
+}
+
+/// A job with all that is known of it.
+#[derive(Serialize)]
+pub(super) struct Job {
+    id: JobId,
+    name: String,
+    pub(super) state: JobState,
+    reason: String,
+    created_unix_ms: u64,
+    started_unix_ms: Option<u64>,
+    finished_unix_ms: Option<u64>,
+    workers: u32,
+    output_dir: String,
+    progress: Option<Progress>,
+    failure: Option<FailureReport>,
+    results: Option<Value>,
+    spec: Value,
+    /// By rank; empty before the workers are launched, and for jobs of an earlier life of the coordinator.
+    ranks: Vec<Rank>,
+}
+
+/// A worker as it was last heard of.
+#[derive(Serialize)]
+struct Rank {
+    rank: usize,
+    stage: Stage,
+    phase: Option<Phase>,
+    done: Option<u64>,
+    heard_unix_ms: u64,
+}
+
+/// The workers of a gang, by rank.
+fn ranks_of(gang: Gang) -> Vec<Rank> {
+    let row = |(rank, status): (usize, crate::job::RankStatus)| Rank {
+        rank,
+        stage: status.stage,
+        phase: status.position.map(|(phase, _)| phase),
+        done: status.position.map(|(_, done)| done),
+        heard_unix_ms: gang.unix_ms.saturating_sub(status.silent.as_millis() as u64),
+    };
+    gang.ranks.into_iter().enumerate().map(row).collect()
+}
+
+impl Job {
+    /// The job as it is now.
+    pub(super) fn of(registry: &Registry, id: &JobId) -> Option<Self> {
+        let record = registry.get(id)?;
+        Some(Self {
+            ranks: ranks_of(registry.gang(id)),
+            id: record.id,
+            name: record.name,
+            state: record.state,
+            reason: record.reason,
+            created_unix_ms: record.created_unix_ms,
+            started_unix_ms: record.started_unix_ms,
+            finished_unix_ms: record.finished_unix_ms,
+            workers: record.processes,
+            output_dir: record.output_dir,
+            progress: record.progress,
+            failure: record.failure,
+            results: record.results,
+            spec: record.spec,
+        })
+    }
+}
+
+/// That there is no such job.
+pub(super) fn unknown(id: &str) -> Refusal {
+    Refusal(StatusCode::NOT_FOUND, format!("there is no job {id}; the list shows all"))
+}
+
+/// The newest jobs, newest first, and how many there are in all.
+pub(super) fn listing(registry: &Registry, limit: usize) -> Value {
+    let (records, total) = registry.newest(limit);
+    json!({"total": total, "jobs": records.into_iter().map(Row::from).collect::<Vec<_>>()})
+}
+
+/// What the page must know of the coordinator.
+pub(super) async fn about(State(shared): State<Shared>) -> Json<Value> {
+    let version = env!("CARGO_PKG_VERSION");
+    let slots = shared.registry.config().slots;
+    Json(json!({"version": version, "slots": slots, "may_change": shared.guard.may_change()}))
+}
+
+#[derive(Deserialize)]
+pub(super) struct ListQuery {
+    limit: Option<usize>,
+}
+
+/// `GET /api/jobs`.
+pub(super) async fn list(State(shared): State<Shared>, Query(query): Query<ListQuery>) -> Json<Value> {
+    Json(listing(&shared.registry, query.limit.unwrap_or(LISTED)))
+}
+
+/// `GET /api/jobs/ID`.
+pub(super) async fn job(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Job>, Refusal> {
+    Job::of(&shared.registry, &JobId(id.clone())).map(Json).ok_or_else(|| unknown(&id))
+}
+
+/// `POST /api/jobs/ID/cancel`: answers at once; the job ends when its workers have.
+pub(super) async fn cancel(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Json<Job>, Refusal> {
+    let job = JobId(id.clone());
+    shared.registry.cancel(&job);
+    Job::of(&shared.registry, &job).map(Json).ok_or_else(|| unknown(&id))
+}
+
+#[derive(Deserialize)]
+pub(super) struct LogsQuery {
+    rank: Option<u32>,
+    tail: Option<usize>,
+}
+
+/// `GET /api/jobs/ID/logs`: the last lines of each rank, or of one.
+pub(super) async fn logs(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    Query(query): Query<LogsQuery>,
+) -> Result<Json<Value>, Refusal> {
+    let record = shared.registry.get(&JobId(id.clone())).ok_or_else(|| unknown(&id))?;
+    let ranks = match query.rank {
+        Some(rank) if rank >= record.processes => {
+            let sentence = format!("{id} has ranks 0 to {}", record.processes - 1);
+            return Err(Refusal(StatusCode::BAD_REQUEST, sentence));
+        }
+        Some(rank) => rank..rank + 1,
+        None => 0..record.processes,
+    };
+    let folder = log_folder(&record.output_dir, &record.id);
+    let lines = query.tail.unwrap_or(LINES).min(MOST_LINES);
+    let read = move || -> Vec<Value> {
+        let of_rank = |rank| {
+            let tail = logs::tail(&folder, rank, lines);
+            tail.into_iter().map(move |text| json!({"rank": rank, "text": text}))
+        };
+        ranks.flat_map(of_rank).collect()
+    };
+    let lines = tokio::task::spawn_blocking(read).await.map_err(|error| {
+        Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("the logs cannot be read: {error}"))
+    })?;
+    Ok(Json(json!({"lines": lines})))
+}
+
+/// `GET /api/codes/CODE`: the page that explains a failure code.
+pub(super) async fn code(Path(code): Path<String>) -> Result<Json<Value>, Refusal> {
+    let known: FailureCode = code.parse().map_err(|sentence| Refusal(StatusCode::NOT_FOUND, sentence))?;
+    Ok(Json(json!({"code": known, "page": known.page()})))
+}
+
+/// Whatever is not there.
+pub(super) async fn nothing() -> Refusal {
+    Refusal(StatusCode::NOT_FOUND, "there is nothing at this address; the page is at /".into())
+}
