@@ -26,6 +26,7 @@ files! {
     "main.js": "text/javascript; charset=utf-8",
     "plot.js": "text/javascript; charset=utf-8",
     "results.js": "text/javascript; charset=utf-8",
+    "scale.js": "text/javascript; charset=utf-8",
     "server.js": "text/javascript; charset=utf-8",
 }
 

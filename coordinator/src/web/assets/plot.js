@@ -2,12 +2,11 @@
 
 import { element, fill, say, shape } from "./dom.js";
 import { count, short } from "./figures.js";
+import { bounds, room, thin, ticks } from "./scale.js";
 
 /// In pixels, as the text in it is; the width is that of the page.
 const HEIGHT = 180;
 const EDGE = { left: 52, right: 10, top: 10, bottom: 22 };
-/// Points that are drawn at most: about two a pixel.
-const DRAWN = 900;
 
 /// One figure's plot. `set` gives it points, in the order of their steps.
 export class Plot {
@@ -99,41 +98,4 @@ export class Plot {
     fill(this.cursor, shape("line", { x1: x, x2: x, y1: EDGE.top, y2: HEIGHT - EDGE.bottom }),
       shape("circle", { r: 4, cx: x, cy: this.y(value) }));
   }
-}
-
-/// Least and greatest; spreading many values into a call would overflow its stack.
-function bounds(values) {
-  return values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
-}
-
-/// Some room below and above; a line that lies near zero stands on it.
-function room(low, high) {
-  const span = high - low || Math.abs(high) || 1;
-  const floor = low >= 0 && low < span ? 0 : low - 0.05 * span;
-  return [floor, high + 0.05 * span];
-}
-
-/// Round numbers from low to high, about so many.
-function ticks(low, high, about) {
-  const rough = (high - low) / about;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
-  const values = [];
-  for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-6; value += step) {
-    values.push(Number(value.toPrecision(10)));
-  }
-  return values;
-}
-
-/// The least and the greatest value of each of so many stretches: a spike stays to be seen.
-function thin(points) {
-  if (points.length <= DRAWN) return points;
-  const size = Math.ceil((2 * points.length) / DRAWN);
-  const kept = [];
-  for (let from = 0; from < points.length; from += size) {
-    const part = points.slice(from, from + size);
-    const sorted = [...part].sort((a, b) => a[1] - b[1]);
-    kept.push(...[sorted[0], sorted.at(-1)].sort((a, b) => a[0] - b[0]));
-  }
-  return kept;
 }

@@ -12,9 +12,10 @@ const SETS = [
 /// Figures of the official metric, and what training took.
 export function resultsSection(results) {
   const percent = (value) => (typeof value === "number" ? value.toFixed(2) : "–");
+  const whole = (value) => (typeof value === "number" ? count(value) : "–");
   const rows = SETS.filter(([, prefix]) => typeof results[`${prefix}f1`] === "number").map(([name, prefix]) => [
     name, percent(results[`${prefix}exact`]), percent(results[`${prefix}f1`]),
-    count(results[`${prefix}total`] ?? results.total ?? 0),
+    whole(results[`${prefix}total`] ?? results.total),
   ]);
   const best = typeof results.best_f1 === "number" && facts([
     ["Best EM", `${percent(results.best_exact)} at threshold ${short(results.best_exact_thresh ?? 0)}`],
