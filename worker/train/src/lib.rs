@@ -10,19 +10,19 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`trainer`] | the loop; the file to read first |
-//! | [`step`] | one optimizer step
+//! | [`mod@step`], [`loss_scale`] | one optimizer step; the factor on the loss in half precision |
 //! | [`backward`] | forward and backward of one micro-batch, stage by stage |
 //! | [`bucket`] | gradient memory that libtorch writes and the ring reads (the crate's `unsafe`) |
 //! | [`header`] | loss sums and stop votes that ride along with the first bucket |
 //! | [`adamw`], [`schedule`] | the optimizer on flat memory; the learning rate as a function of the step |
 //! | [`log`] | sums over steps: metrics.jsonl, reports, the summary |
-//! | [`prepare`] | files to network and features |
+//! | [`mod@prepare`] | files to network and features |
 //! | [`evaluate`] | sharded scoring, predictions, metric |
 //! | [`threshold`] | the threshold between an answer and none, and the answers at it |
 //! | [`checkpoint`], [`resume`], [`output`] | what is written, how it stays whole, and how a run goes on from it |
 //! | [`report`] | progress to whoever listens, and the wish to stop |
 //! | [`verify`] | a network held against another program's values |
-//! | [`run`] | a job from Begin to its results |
+//! | [`mod@run`] | a job from Begin to its results |
 
 pub mod adamw;
 pub mod backward;
