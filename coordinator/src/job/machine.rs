@@ -39,8 +39,10 @@ pub struct Machine {
     restart_at: Option<Duration>,
     /// Some life has trained: the output folder is this job's.
     trained: bool,
-    /// The step that workers stopped after.
+    /// The step that rank 0 stopped after, once its checkpoint was written.
     stopped_after: Option<u64>,
+    /// What failed while a cancelled job was ending, such as the writing of its last checkpoint.
+    failed_late: Option<String>,
     results: Option<serde_json::Value>,
 }
 
@@ -62,6 +64,7 @@ impl Machine {
             restart_at: None,
             trained: false,
             stopped_after: None,
+            failed_late: None,
             results: None,
         }
     }
@@ -209,7 +212,10 @@ impl Machine {
             }
             Input::Stopped(step) => {
                 self.workers[slot].ended = true;
-                self.stopped_after = self.stopped_after.max(Some(step));
+                // The others have nothing to write, and say so before it is written.
+                if slot == 0 {
+                    self.stopped_after = Some(step);
+                }
                 if self.cause.is_none() {
                     // Somebody asked the worker, not us: its machine is wanted back, say. The others follow it.
                     self.cancel(&format!("rank {rank} was asked to end by SIGTERM"), now, actions);
@@ -289,6 +295,9 @@ impl Machine {
     /// Takes in a failure. A cause ends the job at once; anything less waits a while for its cause.
     fn weigh(&mut self, weight: Weight, report: FailureReport, now: Duration, actions: &mut Vec<Action>) {
         if self.cause.is_some() {
+            if self.cause == Some(Cause::Cancel) && weight == Weight::Cause {
+                self.failed_late.get_or_insert_with(|| report.to_string());
+            }
             return;
         }
         self.reports.push((weight, report));
@@ -410,7 +419,10 @@ impl Machine {
                     Some(step) if step > 0 => {
                         format!("stopped after step {step}, with a checkpoint; --resume goes on from there")
                     }
-                    _ => "all workers are gone".into(),
+                    _ => match &self.failed_late {
+                        Some(failure) => format!("all workers are gone; {failure}"),
+                        None => "all workers are gone".into(),
+                    },
                 };
                 self.enter(JobState::Cancelled, reason, actions);
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use squad_proto::{FailureReport, Phase};
+use squad_proto::{FailureCode, FailureReport, Phase};
 
 /// Lives in a row that may be lost to the same failure without getting further.
 const FRUITLESS: u32 = 3;
@@ -35,8 +35,11 @@ impl Restarts {
         place: (Phase, u64),
     ) -> Result<Duration, Option<String>> {
         let same = |(first, furthest): &(FailureReport, (Phase, u64))| {
-            (first.code, first.rank, &first.summary) == (root.code, root.rank, &root.summary)
-                && place <= *furthest
+            // Words about a broken connection hold addresses and counts, which no life has twice, and any rank may
+            // be the first to say them.
+            let alike = root.code == FailureCode::Collective
+                || (first.rank, &first.summary) == (root.rank, &root.summary);
+            first.code == root.code && alike && place <= *furthest
         };
         if self.lost.as_ref().is_some_and(same) {
             self.fruitless += 1;
@@ -88,8 +91,6 @@ impl Restarts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use squad_proto::FailureCode;
-
     fn lost(rank: u32, step: u64) -> FailureReport {
         let mut report = FailureReport::new(FailureCode::WorkerDied, "killed").of_rank(rank);
         report.step = Some(step);
@@ -116,6 +117,20 @@ mod tests {
             let report = FailureReport::new(code, "x");
             assert_eq!(Restarts::new(3).after(&report, (Phase::Train, 1)), Err(None), "{code}");
         }
+    }
+
+    #[test]
+    fn a_broken_ring_is_the_same_whoever_says_so_in_whatever_words() {
+        let mut restarts = Restarts::new(100);
+        let mut lose = |rank: u32| {
+            let words = format!("the connection to 127.0.0.1:{} ended", 4000 + rank);
+            let report = FailureReport::new(FailureCode::Collective, words).of_rank(rank);
+            let verdict = restarts.after(&report, (Phase::Train, 5));
+            restarts.complete(Some(&report));
+            verdict
+        };
+        assert!(lose(0).is_ok() && lose(1).is_ok());
+        assert!(lose(2).unwrap_err().unwrap().contains("no life got further"));
     }
 
     #[test]

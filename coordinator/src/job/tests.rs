@@ -438,3 +438,18 @@ fn a_worker_that_was_asked_to_end_ends_the_job_with_a_checkpoint() {
     let [EventBody::State { reason, .. }] = records(&last)[..] else { panic!("{last:?}") };
     assert_eq!(reason, "stopped after step 7, with a checkpoint; --resume goes on from there");
 }
+
+#[test]
+fn a_last_checkpoint_that_could_not_be_written_is_not_claimed() {
+    let mut machine = restartable();
+    machine.step(Event::Cancel, at(5));
+    machine.step(of(1, Input::Stopped(7)), at(5));
+    let full = FailureReport::new(FailureCode::Output, "the disk is full");
+    machine.step(of(0, Input::Failure(full)), at(5));
+    machine.step(of(0, Input::Exited(Exit::Code(1), vec![])), at(6));
+    let last = machine.step(of(1, Input::Exited(Exit::Code(0), vec![])), at(6));
+    assert_eq!(machine.state(), JobState::Cancelled);
+    let [EventBody::State { reason, .. }] = records(&last)[..] else { panic!("{last:?}") };
+    assert!(reason.contains("SQ-003") && reason.contains("the disk is full"), "{reason}");
+    assert!(!reason.contains("--resume"), "{reason}");
+}

@@ -11,6 +11,9 @@ use crate::{Buffer, Collective};
 /// Repetitions that are not counted, at each size.
 const WARM_UP: usize = 2;
 
+/// Bytes that the bound is measured over, about: the other ranks wait meanwhile.
+const BOUND_BYTES: usize = 8 << 30;
+
 /// Most repetitions at each size.
 const MOST: f64 = 1000.0;
 
@@ -121,7 +124,7 @@ fn measure(collective: &mut dyn Collective, bytes: usize, plan: &Plan) -> Result
     let busbw = algbw * bus_factor(world);
     drop(buffer);
     let bound = (rank == 0 && collective.transport() == "shm" && plan.memory == Memory::Collective)
-        .then(|| bound(world, bytes, iters.min(200)))
+        .then(|| bound(world, bytes, iters.min(200).min(BOUND_BYTES.div_ceil((bytes * world).max(1))).max(3)))
         .and_then(Result::ok);
     collective.barrier()?;
     Ok(Row {

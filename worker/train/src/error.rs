@@ -67,6 +67,9 @@ impl TrainError {
             Self::Model(_) | Self::Unfit(_) | Self::NoCheckpoint(_) => FailureCode::Model,
             Self::Resume(_) => FailureCode::Checkpoint,
             Self::Output { .. } => FailureCode::Output,
+            // These would come again, however often the gang is started.
+            Self::Collective(CollectiveError::Disagreement { .. }) => FailureCode::Disagreement,
+            Self::Collective(CollectiveError::Panicked { .. }) => FailureCode::Internal,
             Self::Collective(_) => FailureCode::Collective,
             Self::NotFinite { .. } => FailureCode::NotFinite,
             Self::Internal(_) => FailureCode::Internal,

@@ -102,6 +102,27 @@ pub fn precision(spec: &JobSpec) -> Precision {
     }
 }
 
+/// What should be said of a number format that this processor computes slowly.
+fn slow_format(dtype: DataType) -> Option<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    match dtype {
+        DataType::Float16 if !std::is_x86_feature_detected!("avx512fp16") => Some(
+            "train.dtype is float16, which this processor has no arithmetic in: a step takes many times as long as \
+             with bfloat16 or float32",
+        ),
+        DataType::Bfloat16 if !std::is_x86_feature_detected!("avx512bf16") => Some(
+            "train.dtype is bfloat16, which this processor has no arithmetic in: a step may take longer than with \
+             float32",
+        ),
+        _ => None,
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = dtype;
+        None
+    }
+}
+
 /// Loads data, tokenizer and weights, and builds the features.
 ///
 /// # Errors
@@ -276,6 +297,9 @@ fn checkpoints_of(spec: &JobSpec, task: &Task, report: &dyn Report) -> Result<Ve
 fn load(spec: &JobSpec, task: &Task, folder: &Path, report: &dyn Report) -> Result<Network, TrainError> {
     let (mut network, loaded) = load_network(folder, head_in(spec, folder)?, spec.train.seed, Device::Cpu)?;
     network.compute_in(precision(spec));
+    if let Some(sentence) = slow_format(spec.train.dtype) {
+        report.note(sentence.to_owned());
+    }
     if !loaded.head_loaded() && matches!(task, Task::Evaluate { .. }) {
         let has = save::head_of(network.config_json())
             .map_or("no question-answering head".into(), |h| format!("{h:?}"));

@@ -1,6 +1,7 @@
 //! A job on one rank, from Begin to its results.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use squad_collective::Background;
@@ -139,6 +140,8 @@ impl Session<'_> {
             output: output.to_owned(),
             model_folder: prepared.model_folder.clone(),
             keep: self.spec.train.keep_checkpoints as usize,
+            // The other ranks wait in the next step meanwhile, for all of the patience.
+            wait: Duration::from_secs_f64(self.spec.fault.patience_s / 4.0),
         })
     }
 

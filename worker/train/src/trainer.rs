@@ -75,7 +75,8 @@ pub fn train(
                     loss_scale: stepper.loss_scale(),
                     sums: log.sums(),
                 };
-                writer.begin(|| Snapshot::take(&prepared.network, stepper.moments(), state), report)?;
+                let last = step == steps || stopped;
+                writer.begin(last, || Snapshot::take(&prepared.network, stepper.moments(), state), report)?;
             }
         }
         if stopped && step < steps {

@@ -6,6 +6,7 @@ mod world;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use squad_proto::task::Checkpoint;
@@ -248,7 +249,13 @@ fn a_checkpoint_that_cannot_be_written_is_a_note_and_the_last_an_error() {
     let output = place.path().join("out");
     fs::create_dir(&output).unwrap();
     let model_folder = prepared.model_folder.clone();
-    let mut writer = Writer::new(writer::Place { output: output.clone(), model_folder, keep: 2 }).unwrap();
+    let mut writer = Writer::new(writer::Place {
+        output: output.clone(),
+        model_folder,
+        keep: 2,
+        wait: Duration::from_secs(60),
+    })
+    .unwrap();
     let snapshot = |step| {
         let state = TrainingState {
             step,
@@ -263,11 +270,11 @@ fn a_checkpoint_that_cannot_be_written_is_a_note_and_the_last_an_error() {
     };
     obstruct(&output, 8);
     for step in [4, 8, 12] {
-        writer.begin(|| snapshot(step), &notes).unwrap();
+        writer.begin(false, || snapshot(step), &notes).unwrap();
     }
     writer.settle().unwrap();
     obstruct(&output, 16);
-    writer.begin(|| snapshot(16), &notes).unwrap();
+    writer.begin(false, || snapshot(16), &notes).unwrap();
     let error = writer.settle().unwrap_err();
     assert_eq!(error.code(), FailureCode::Output, "{error}");
     let notes = notes.0.into_inner().unwrap();

@@ -20,8 +20,11 @@ const PATIENCE: u32 = 1 << 14;
 /// median of `repetitions`, of each the slowest thread's own time; the threads' waiting does not count.
 ///
 /// # Errors
-/// What the system says if there is not enough memory.
+/// With fewer than two ranks, which have nothing to sum, and what the system says if there is not enough memory.
 pub fn bound(ranks: usize, bytes: usize, repetitions: usize) -> io::Result<f64> {
+    if ranks < 2 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let (len, repetitions) = (bytes / size_of::<f32>(), repetitions.max(1));
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = ranks.min(cores);

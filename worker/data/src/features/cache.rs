@@ -30,6 +30,9 @@ const WAIT: Duration = Duration::from_secs(120);
 /// How often a waiting process looks.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// What nobody has written to for so long was left by a process that was killed.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
 /// Bytes that are kept; beyond them the files that were used longest ago go.
 const LIMIT: u64 = 4 << 30;
 
@@ -224,18 +227,16 @@ fn key(dataset: &Dataset, tokenizer: &Tokenizer, settings: &FeatureSettings, pur
     hex::encode(hash.finalize())
 }
 
-/// Deletes what was used longest ago until the rest fits. Whoever has such a file mapped keeps it.
+/// Deletes what was abandoned, and what was used longest ago until the rest fits. Whoever has such a file mapped
+/// keeps it.
 fn prune(folder: &Path, limit: u64) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|end| end == "features"))
-        .filter_map(|path| {
-            let about = fs::metadata(&path).ok()?;
-            Some((about.modified().ok()?, about.len(), path))
-        })
-        .collect();
+    let now = SystemTime::now();
+    for (written, _, path) in files(folder, "partial") {
+        if now.duration_since(written).is_ok_and(|age| age > ABANDONED) {
+            fs::remove_file(&path).ok();
+        }
+    }
+    let mut files = files(folder, "features");
     files.sort();
     let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
     // The newest one is what was just written: it stays however large it is.
@@ -248,6 +249,17 @@ fn prune(folder: &Path, limit: u64) {
         fs::remove_file(&path).ok();
         total -= bytes;
     }
+}
+
+/// Files with this ending: when each was written, its size, its path.
+fn files(folder: &Path, end: &str) -> Vec<(SystemTime, u64, PathBuf)> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+    let about = |path: PathBuf| {
+        let about = fs::metadata(&path).ok()?;
+        Some((about.modified().ok()?, about.len(), path))
+    };
+    paths.filter(|path| path.extension().is_some_and(|found| found == end)).filter_map(about).collect()
 }
 
 #[cfg(test)]

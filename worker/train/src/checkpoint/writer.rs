@@ -1,11 +1,12 @@
 //! Writes checkpoints while training goes on.
 //!
-//! The weights, moments and sums are copied at a step; a thread writes the copy. One is written at a time: the next
-//! waits for it, which bounds the memory to one copy.
+//! The weights, moments and sums are copied at a step; a thread writes the copy. One is written at a time, which bounds
+//! the memory to one copy: the next waits for it, but never so long that the other ranks lose patience.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use squad_model::{Network, save};
@@ -62,7 +63,8 @@ impl Snapshot {
         // Newer ones than this are not touched: they belong to whoever wrote them.
         let kept: Vec<PathBuf> = list(&place.output)?.into_iter().filter(|p| *p <= target).collect();
         for old in kept.iter().take(kept.len().saturating_sub(place.keep)) {
-            fs::remove_dir_all(old).map_err(TrainError::output("delete", old))?;
+            // What was to be written is written; one too many harms nobody, and the next writing tries again.
+            fs::remove_dir_all(old).ok();
         }
         Ok(())
     }
@@ -90,7 +92,12 @@ pub struct Place {
     pub model_folder: PathBuf,
     /// How many are kept.
     pub keep: usize,
+    /// How long training waits for the one before to be written.
+    pub wait: Duration,
 }
+
+/// How often a waiting rank looks whether a checkpoint is written.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Writes one checkpoint at a time on a thread of its own. Dropping it waits for the one that is being written.
 #[derive(Debug)]
@@ -113,15 +120,24 @@ impl Writer {
     }
 
     /// Begins to write a checkpoint, which is copied once the one before is written. That one's failure is a note: old
-    /// checkpoints are whole, and this one may succeed.
+    /// checkpoints are whole, and this one may succeed. Where that one is still being written after
+    /// [`Place::wait`], this one is left out, with a note, unless it is the `last`.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn begin(
         &mut self,
+        last: bool,
         snapshot: impl FnOnce() -> Snapshot,
         report: &dyn Report,
     ) -> Result<(), TrainError> {
+        if !last && let Some(step) = self.late() {
+            report.note(format!(
+                "the checkpoint of step {step} is still being written: one is left out; raise \
+                 train.checkpoint_every, or write to a faster disk"
+            ));
+            return Ok(());
+        }
         self.forgive(report);
         let snapshot = snapshot();
         let place = self.place.clone();
@@ -148,6 +164,19 @@ impl Writer {
     pub fn settle(&mut self) -> Result<(), TrainError> {
         let Some((_, thread)) = self.busy.take() else { return Ok(()) };
         thread.join().unwrap_or_else(|_| Err(TrainError::Internal("the checkpoint's thread panicked".into())))
+    }
+
+    /// Waits a while for the checkpoint that is being written; its step if it still is.
+    fn late(&self) -> Option<u64> {
+        let (step, thread) = self.busy.as_ref()?;
+        let deadline = Instant::now() + self.place.wait;
+        while !thread.is_finished() {
+            if Instant::now() >= deadline {
+                return Some(*step);
+            }
+            std::thread::sleep(LOOK);
+        }
+        None
     }
 
     fn forgive(&mut self, report: &dyn Report) {

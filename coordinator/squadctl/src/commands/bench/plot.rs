@@ -1,6 +1,6 @@
 //! Bandwidth over size as SVG.
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use plotters::prelude::*;
 
 use super::all_reduce::Report;
@@ -14,7 +14,8 @@ const PALE: RGBColor = RGBColor(0xbb, 0xbb, 0xbb);
 /// Bus bandwidth of every size, on logarithmic axes, with the bound where it was measured.
 pub(super) fn picture(report: &Report) -> anyhow::Result<String> {
     let rows = &report.results;
-    let (first, last) = (rows.first().context("nothing was measured")?, rows.last().context("nothing")?);
+    let sizes = || rows.iter().map(|row| row.bytes as f64);
+    let (least, most) = (sizes().fold(f64::INFINITY, f64::min), sizes().fold(0.0, f64::max));
     let reached: Vec<(f64, f64)> = rows.iter().map(|row| (row.bytes as f64, row.busbw)).collect();
     let bound: Vec<(f64, f64)> = rows.iter().filter_map(|row| Some((row.bytes as f64, row.bound?))).collect();
     let rates = || reached.iter().chain(&bound).map(|(_, rate)| *rate).filter(|rate| *rate > 0.0);
@@ -26,7 +27,7 @@ pub(super) fn picture(report: &Report) -> anyhow::Result<String> {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         root.fill(&WHITE).map_err(|e| wrong(&e))?;
         let title = format!("All-reduce, {} ranks over {}", report.np, report.transport);
-        let across = (first.bytes as f64 / 2.0..last.bytes as f64 * 2.0).log_scale();
+        let across = (least / 2.0..most * 2.0).log_scale();
         let mut chart = ChartBuilder::on(&root)
             .margin(12)
             .caption(title, ("sans-serif", 17))
