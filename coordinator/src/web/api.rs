@@ -30,48 +30,9 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// A job as a list shows it.
+/// What is shown of a job wherever it is shown.
 #[derive(Serialize)]
-struct Row {
-    id: JobId,
-    name: String,
-    state: JobState,
-    reason: String,
-    created_unix_ms: u64,
-    started_unix_ms: Option<u64>,
-    finished_unix_ms: Option<u64>,
-    workers: u32,
-    progress: Option<Progress>,
-    /// Code of the failure, where there was one.
-    failure: Option<FailureCode>,
-    /// EM and F1, in percent, where there are results.
-    exact: Option<Value>,
-    f1: Option<Value>,
-}
-
-impl From<Record> for Row {
-    fn from(record: Record) -> Self {
-        let figure = |key: &str| record.results.as_ref().and_then(|results| results.get(key)).cloned();
-        Self {
-            exact: figure("exact"),
-            f1: figure("f1"),
-            failure: record.failure.map(|report| report.code),
-            id: record.id,
-            name: record.name,
-            state: record.state,
-            reason: record.reason,
-            created_unix_ms: record.created_unix_ms,
-            started_unix_ms: record.started_unix_ms,
-            finished_unix_ms: record.finished_unix_ms,
-            workers: record.processes,
-            progress: record.progress,
-        }
-    }
-}
-
-/// A job with all that is known of it.
-#[derive(Serialize)]
-pub(super) struct Job {
+pub(super) struct Head {
     id: JobId,
     name: String,
     pub(super) state: JobState,
@@ -80,8 +41,55 @@ pub(super) struct Job {
     started_unix_ms: Option<u64>,
     finished_unix_ms: Option<u64>,
     workers: u32,
-    output_dir: String,
     progress: Option<Progress>,
+}
+
+/// A job as a list shows it.
+#[derive(Serialize)]
+struct Row {
+    #[serde(flatten)]
+    head: Head,
+    /// Code of the failure, where there was one.
+    failure: Option<FailureCode>,
+    /// EM and F1, in percent, where there are results.
+    exact: Option<Value>,
+    f1: Option<Value>,
+}
+
+impl Head {
+    fn of(record: &Record) -> Self {
+        Self {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            state: record.state,
+            reason: record.reason.clone(),
+            created_unix_ms: record.created_unix_ms,
+            started_unix_ms: record.started_unix_ms,
+            finished_unix_ms: record.finished_unix_ms,
+            workers: record.processes,
+            progress: record.progress.clone(),
+        }
+    }
+}
+
+impl From<Record> for Row {
+    fn from(record: Record) -> Self {
+        let figure = |key: &str| record.results.as_ref().and_then(|results| results.get(key)).cloned();
+        Self {
+            exact: figure("exact"),
+            f1: figure("f1"),
+            head: Head::of(&record),
+            failure: record.failure.map(|report| report.code),
+        }
+    }
+}
+
+/// A job with all that is known of it.
+#[derive(Serialize)]
+pub(super) struct Job {
+    #[serde(flatten)]
+    pub(super) head: Head,
+    output_dir: String,
     failure: Option<FailureReport>,
     results: Option<Value>,
     spec: Value,
@@ -117,16 +125,8 @@ impl Job {
         let record = registry.get(id)?;
         Some(Self {
             ranks: ranks_of(registry.gang(id)),
-            id: record.id,
-            name: record.name,
-            state: record.state,
-            reason: record.reason,
-            created_unix_ms: record.created_unix_ms,
-            started_unix_ms: record.started_unix_ms,
-            finished_unix_ms: record.finished_unix_ms,
-            workers: record.processes,
+            head: Head::of(&record),
             output_dir: record.output_dir,
-            progress: record.progress,
             failure: record.failure,
             results: record.results,
             spec: record.spec,

@@ -115,7 +115,7 @@ async fn send_job(registry: Registry, id: JobId, mut seen: u64, mut reader: Read
         if !reader.snapshot("job", &job).await {
             return;
         }
-        if job.state.is_final() {
+        if job.head.state.is_final() {
             // Browsers pass on no event without data.
             reader.send(Event::default().event("end").data("{}")).await;
             return;

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::CollectiveError;
 use crate::{Buffer, Collective};
@@ -38,18 +38,18 @@ pub enum Memory {
 }
 
 /// What came out; the same on all ranks but for the bound, which only rank 0 measures.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Number of ranks.
     pub np: usize,
     /// What carried the bytes; see [`Collective::transport`].
-    pub transport: &'static str,
+    pub transport: String,
     /// One row for each size.
     pub results: Vec<Row>,
 }
 
 /// What came out for one size.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     /// Size of the buffer.
     pub bytes: usize,
@@ -87,7 +87,7 @@ pub fn all_reduce(collective: &mut dyn Collective, plan: &Plan) -> Result<Report
     for bytes in &plan.sizes {
         results.push(measure(collective, *bytes, plan)?);
     }
-    Ok(Report { np: collective.world(), transport: collective.transport(), results })
+    Ok(Report { np: collective.world(), transport: collective.transport().to_owned(), results })
 }
 
 /// What rank `rank` puts at `index`: sums of it are exact.

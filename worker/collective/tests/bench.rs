@@ -19,7 +19,7 @@ fn each_size_is_measured_and_checked() {
             });
             let in_place = transport.to_string() == "shm" && memory == Memory::Collective;
             for (rank, report) in reports.iter().enumerate() {
-                assert_eq!((report.np, report.transport), (2, transport.to_string().as_str()));
+                assert_eq!((report.np, &report.transport), (2, &transport.to_string()));
                 assert_eq!(report.results.iter().map(|row| row.bytes).collect::<Vec<_>>(), plan.sizes);
                 for row in &report.results {
                     assert!(row.correct && row.iters == 5 && row.median_s <= row.p99_s, "{row:?}");

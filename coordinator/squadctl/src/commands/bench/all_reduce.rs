@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, bail};
 use comfy_table::{CellAlignment, Table};
 use rand::Rng;
-use serde::{Deserialize, Serialize};
+use squad_collective::bench::Report;
 
 use super::plot;
 use super::rank::Orders;
@@ -16,32 +16,6 @@ use crate::fault::{BadUsage, Verdict};
 use crate::output::Output;
 use crate::report;
 use crate::sizes::shown;
-
-/// What rank 0 tells: the document of design and of scripts.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Report {
-    pub(super) np: usize,
-    pub(super) transport: String,
-    pub(super) results: Vec<Row>,
-}
-
-/// What came out for one size.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Row {
-    pub(super) bytes: usize,
-    iters: usize,
-    median_s: f64,
-    p99_s: f64,
-    #[serde(rename = "algbw_GBps")]
-    algbw: f64,
-    #[serde(rename = "busbw_GBps")]
-    pub(super) busbw: f64,
-    correct: bool,
-    #[serde(rename = "bound_GBps", skip_serializing_if = "Option::is_none")]
-    pub(super) bound: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    share_of_bound: Option<f64>,
-}
 
 /// A rank's process; it ends with this value.
 struct Rank {

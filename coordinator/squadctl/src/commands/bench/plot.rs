@@ -2,8 +2,8 @@
 
 use anyhow::anyhow;
 use plotters::prelude::*;
+use squad_collective::bench::Report;
 
-use super::all_reduce::Report;
 use crate::sizes::shown;
 
 /// Width and height in pixels.

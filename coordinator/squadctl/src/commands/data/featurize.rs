@@ -127,7 +127,7 @@ impl Report {
             load_seconds: load.as_secs_f64(),
             threads,
             cached: opened.origin == Origin::Cached,
-            digest: opened.features.digest().iter().map(|byte| format!("{byte:02x}")).collect(),
+            digest: hex::encode(opened.features.digest()),
         }
     }
 }
