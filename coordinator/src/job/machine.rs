@@ -389,6 +389,7 @@ impl Machine {
         self.reports.clear();
         self.cause = None;
         self.restart_at = None;
+        self.stopped_after = None;
         self.results = None;
         let from = if self.trained { "from the newest checkpoint" } else { "from the start" };
         self.enter(JobState::Starting, format!("{}, {from}", self.restarts.ordinal()), actions);

@@ -91,6 +91,7 @@ impl Restarts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     fn lost(rank: u32, step: u64) -> FailureReport {
         let mut report = FailureReport::new(FailureCode::WorkerDied, "killed").of_rank(rank);
         report.step = Some(step);

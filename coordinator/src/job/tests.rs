@@ -453,3 +453,25 @@ fn a_last_checkpoint_that_could_not_be_written_is_not_claimed() {
     assert!(reason.contains("SQ-003") && reason.contains("the disk is full"), "{reason}");
     assert!(!reason.contains("--resume"), "{reason}");
 }
+
+#[test]
+fn a_stop_of_an_earlier_life_is_not_claimed_by_a_later_one() {
+    let mut machine = restartable();
+    machine.step(of(1, Input::Exited(Exit::Signal(9), vec![])), at(5));
+    // The survivor is told to stop, and can.
+    machine.step(of(0, Input::Stopped(7)), at(5));
+    machine.step(of(0, Input::Exited(Exit::Code(0), vec![])), at(6));
+    machine.step(Event::Tick, at(20));
+    assert_eq!(machine.state(), JobState::Starting);
+    machine.step(Event::Cancel, at(21));
+    let generation = machine.generation();
+    let mut last = Vec::new();
+    for slot in 0..2 {
+        let input = Input::Exited(Exit::Signal(15), vec![]);
+        last = machine.step(Event::Worker { generation, slot, input }, at(22));
+    }
+    let [EventBody::State { state: JobState::Cancelled, reason }] = records(&last)[..] else {
+        panic!("{last:?}")
+    };
+    assert_eq!(reason, "all workers are gone");
+}
