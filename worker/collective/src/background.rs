@@ -11,7 +11,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::error::CollectiveError;
-use crate::{AbortHandle, Buffer, Collective};
+use crate::{AbortHandle, Buffer, Collective, Rows};
 
 type Task = Box<dyn FnOnce(&mut Worker) + Send>;
 
@@ -119,7 +119,20 @@ impl Background {
     /// Hands over a bucket, of which the first `len` elements are to be summed over all ranks. The very same
     /// memory comes back through the answer.
     pub fn all_reduce(&self, bucket: impl Into<Buffer>, len: usize) -> Pending {
-        let mut bucket = bucket.into();
+        self.reduce(bucket.into(), move |collective, bucket| collective.all_reduce_buffer(bucket, len))
+    }
+
+    /// The same with rows of a table that the bucket begins with, and all behind it: see
+    /// [`Collective::all_reduce_table`].
+    pub fn all_reduce_table(&self, bucket: impl Into<Buffer>, len: usize, rows: Rows) -> Pending {
+        self.reduce(bucket.into(), move |collective, bucket| collective.all_reduce_table(bucket, len, &rows))
+    }
+
+    fn reduce(
+        &self,
+        mut bucket: Buffer,
+        work: impl FnOnce(&mut dyn Collective, &mut Buffer) -> Result<(), CollectiveError> + Send + 'static,
+    ) -> Pending {
         let (answer, outcome) = bounded(1);
         if self.tasks.is_none() {
             let (now, result) = (Instant::now(), Err(self.no_thread.clone()));
@@ -129,7 +142,7 @@ impl Background {
         }
         self.hand_over(Box::new(move |worker| {
             let started = Instant::now();
-            let result = worker.attempt(|collective| collective.all_reduce_buffer(&mut bucket, len));
+            let result = worker.attempt(|collective| work(collective, &mut bucket));
             // A caller that no longer waits does not want the bucket either.
             answer.send(Settled { bucket, result, started, ended: Instant::now() }).ok();
         }));

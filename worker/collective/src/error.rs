@@ -13,6 +13,8 @@ use thiserror::Error;
 pub enum Operation {
     /// Sum to everybody.
     AllReduce,
+    /// Sum of rows of a table to everybody.
+    AllReduceRows,
     /// Sum, each rank its own span.
     ReduceScatter,
     /// Spans to everybody.
@@ -31,6 +33,7 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Operation::AllReduce => "all-reduce",
+            Operation::AllReduceRows => "all-reduce of rows",
             Operation::ReduceScatter => "reduce-scatter",
             Operation::AllGather => "all-gather",
             Operation::Broadcast => "broadcast",

@@ -22,13 +22,14 @@ pub(crate) enum Kind {
     Notice,
 }
 
-const KINDS: [(u32, Kind); 7] = [
+const KINDS: [(u32, Kind); 8] = [
     (1, Kind::Segment(Operation::AllReduce)),
     (2, Kind::Segment(Operation::ReduceScatter)),
     (3, Kind::Segment(Operation::AllGather)),
     (4, Kind::Segment(Operation::Broadcast)),
     (5, Kind::Segment(Operation::GatherBytes)),
     (6, Kind::Segment(Operation::Barrier)),
+    (7, Kind::Segment(Operation::AllReduceRows)),
     (255, Kind::Notice),
 ];
 
@@ -36,7 +37,7 @@ const KINDS: [(u32, Kind); 7] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
-    /// Root of a broadcast, else 0.
+    /// Root of a broadcast, digest of the rows that are reduced, else 0.
     pub(crate) root: u32,
     /// Bytes that follow the header.
     pub(crate) payload: u32,

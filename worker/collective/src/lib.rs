@@ -44,6 +44,7 @@ mod link;
 mod mac;
 mod payload;
 mod ring;
+mod rows;
 mod schedule;
 mod shm;
 mod solo;
@@ -57,6 +58,7 @@ pub use abort::AbortHandle;
 pub use background::{Background, Pending, Reduced, Settled};
 pub use buffer::Buffer;
 pub use error::{CollectiveError, Difference, Operation, Scene};
+pub use rows::Rows;
 pub use schedule::spans;
 pub use tcp::RingListener;
 pub use topology::{Fence, Topology, Transport};
@@ -101,6 +103,37 @@ pub trait Collective: Send {
         self.all_reduce(&mut buffer[..len])
     }
 
+    /// Replaces in the first `len` elements of `buffer` the chosen rows of the table that it begins with, and all that
+    /// lies behind the table, by their sums over all ranks. The table's other rows stay as they are. Row `r` is summed
+    /// in the order of ranks `r + 1, r + 2, ..., r` (modulo `world`), so its bits do not depend on which rows are chosen;
+    /// what lies behind the table has the bits that [`Collective::all_reduce`] gives it. (Where a transport does not
+    /// promise an order, it does not here.)
+    ///
+    /// # Errors
+    /// [`CollectiveError::Usage`] if the buffer is too short (the ring stays whole), else whatever broke the ring.
+    fn all_reduce_table(
+        &mut self,
+        buffer: &mut Buffer,
+        len: usize,
+        rows: &Rows,
+    ) -> Result<(), CollectiveError> {
+        rows::all_reduce_by_copies(self, buffer, len, rows)
+    }
+
+    /// As [`Collective::all_reduce`], with consecutive spans of other lengths, one for each rank. All ranks give the
+    /// same `digest`, of up to 24 bits, or the operation fails. A transport with an order of its own may keep it.
+    ///
+    /// # Errors
+    /// Whatever broke the ring; see [`CollectiveError`].
+    fn all_reduce_spans(
+        &mut self,
+        buffer: &mut [f32],
+        _spans: Vec<Range<usize>>,
+        _digest: usize,
+    ) -> Result<(), CollectiveError> {
+        self.all_reduce(buffer)
+    }
+
     /// Sums over all ranks this rank's span of `buffer` (see [`spans`]), in place, and returns that span.
     /// Elements outside of it are unspecified afterwards.
     ///
@@ -142,6 +175,16 @@ fn check_length(buffer: &Buffer, len: usize) -> Result<(), CollectiveError> {
         return Ok(());
     }
     let problem = format!("{len} elements to reduce in a buffer of {}", buffer.len());
+    Err(CollectiveError::Usage { problem })
+}
+
+/// The table must be there, and what lies behind it.
+fn check_table(buffer: &Buffer, len: usize, rows: &Rows) -> Result<(), CollectiveError> {
+    check_length(buffer, len)?;
+    if rows.table_elements() <= len {
+        return Ok(());
+    }
+    let problem = format!("a table of {} elements in {len} elements to reduce", rows.table_elements());
     Err(CollectiveError::Usage { problem })
 }
 

@@ -135,6 +135,17 @@ impl Collective for Ring {
         self.perform((Operation::AllReduce, 0, total), &plan, &mut floats)
     }
 
+    fn all_reduce_spans(
+        &mut self,
+        buffer: &mut [f32],
+        spans: Vec<Range<usize>>,
+        digest: usize,
+    ) -> Result<(), CollectiveError> {
+        let total = buffer.len();
+        let plan = schedule::all_reduce(self.terms.rank, self.world);
+        self.perform((Operation::AllReduceRows, digest, total), &plan, &mut Floats::new(buffer, spans))
+    }
+
     fn reduce_scatter(&mut self, buffer: &mut [f32]) -> Result<Range<usize>, CollectiveError> {
         let total = buffer.len();
         let plan = schedule::reduce_scatter(self.terms.rank, self.world);

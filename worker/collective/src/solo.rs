@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::CollectiveError;
 use crate::ring::check_root;
-use crate::{AbortHandle, Collective};
+use crate::{AbortHandle, Buffer, Collective, Rows, check_table};
 
 /// A collective without peers.
 pub(crate) struct Solo {
@@ -40,6 +40,16 @@ impl Collective for Solo {
     }
 
     fn all_reduce(&mut self, _buffer: &mut [f32]) -> Result<(), CollectiveError> {
+        self.check()
+    }
+
+    fn all_reduce_table(
+        &mut self,
+        buffer: &mut Buffer,
+        len: usize,
+        rows: &Rows,
+    ) -> Result<(), CollectiveError> {
+        check_table(buffer, len, rows)?;
         self.check()
     }
 

@@ -51,7 +51,7 @@ pub(crate) struct Head {
     pub(crate) buffer: u32,
 }
 
-const OPERATIONS: [Operation; 7] = [
+const OPERATIONS: [Operation; 8] = [
     Operation::AllReduce,
     Operation::ReduceScatter,
     Operation::AllGather,
@@ -59,6 +59,7 @@ const OPERATIONS: [Operation; 7] = [
     Operation::GatherBytes,
     Operation::Barrier,
     Operation::MakeBuffer,
+    Operation::AllReduceRows,
 ];
 
 impl Head {

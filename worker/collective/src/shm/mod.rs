@@ -45,7 +45,7 @@ use region::{Region, whole_pages};
 use crate::error::{CollectiveError, Operation};
 use crate::exchange::Call;
 use crate::ring::{Ring, check_blob, check_root};
-use crate::{AbortHandle, Buffer, Collective, Topology};
+use crate::{AbortHandle, Buffer, Collective, Rows, Topology};
 
 /// Bytes that a rank lays down at a time: what all of them lay down should stay in the caches.
 const SEGMENT: usize = 256 * 1024;
@@ -187,7 +187,18 @@ impl Collective for Shm {
     }
 
     fn all_reduce(&mut self, buffer: &mut [f32]) -> Result<(), CollectiveError> {
-        self.perform((Operation::AllReduce, 0, buffer.len(), 0), |shm| shm.all_reduce_staged(buffer))
+        let spans = crate::spans(buffer.len(), self.world);
+        self.perform((Operation::AllReduce, 0, buffer.len(), 0), |shm| shm.all_reduce_staged(buffer, &spans))
+    }
+
+    fn all_reduce_spans(
+        &mut self,
+        buffer: &mut [f32],
+        spans: Vec<Range<usize>>,
+        digest: usize,
+    ) -> Result<(), CollectiveError> {
+        let what = (Operation::AllReduceRows, digest, buffer.len(), 0);
+        self.perform(what, |shm| shm.all_reduce_staged(buffer, &spans))
     }
 
     fn all_reduce_buffer(&mut self, buffer: &mut Buffer, len: usize) -> Result<(), CollectiveError> {
@@ -198,6 +209,25 @@ impl Collective for Shm {
         };
         let what = (Operation::AllReduce, 0, len, area.number);
         let result = self.perform(what, |shm| shm.all_reduce_in_place(area, len));
+        if result.is_err() {
+            area.detach();
+        }
+        result
+    }
+
+    fn all_reduce_table(
+        &mut self,
+        buffer: &mut Buffer,
+        len: usize,
+        rows: &Rows,
+    ) -> Result<(), CollectiveError> {
+        crate::check_table(buffer, len, rows)?;
+        let area = match buffer.area() {
+            Some(area) if Arc::ptr_eq(&area.gang, &self.control) => area,
+            _ => return crate::rows::all_reduce_by_copies(self, buffer, len, rows),
+        };
+        let what = (Operation::AllReduceRows, rows.digest(), len, area.number);
+        let result = self.perform(what, |shm| shm.all_reduce_table_in_place(area, len, rows));
         if result.is_err() {
             area.detach();
         }

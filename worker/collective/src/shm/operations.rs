@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use super::area::Area;
 use super::lay::lay;
-use super::sum::{gather, in_place, pieces, share};
+use super::sum::{Order, gather, in_place, pieces, share};
 use super::{SEGMENT, Shm};
 use crate::error::CollectiveError;
 use crate::ring::MAX_BLOB;
-use crate::spans;
+use crate::{Rows, spans};
 
 const FLOATS: usize = SEGMENT / size_of::<f32>();
 
@@ -57,9 +57,15 @@ impl Shm {
 
     /// Sums over all ranks what they laid down of `part`, which lies in the segment `range`, into `own`, which
     /// holds this rank's values.
-    fn sum_laid_down(&self, part: Range<usize>, range: &Range<usize>, total: usize, own: &mut [f32]) {
+    fn sum_laid_down(
+        &self,
+        part: Range<usize>,
+        range: &Range<usize>,
+        spans: &[Range<usize>],
+        own: &mut [f32],
+    ) {
         let slot = self.round as usize % 2 * FLOATS;
-        for (piece, order) in pieces(part.clone(), &spans(total, self.world)) {
+        for (piece, order) in pieces(part.clone(), spans) {
             let (from, to) = (within(&piece, range), within(&piece, &part));
             let own = (self.rank, &mut own[to]);
             // SAFETY: as for `laid_down`.
@@ -67,12 +73,15 @@ impl Shm {
         }
     }
 
-    pub(super) fn all_reduce_staged(&mut self, buffer: &mut [f32]) -> Result<(), CollectiveError> {
-        let total = buffer.len();
-        for range in segments(total, FLOATS) {
+    pub(super) fn all_reduce_staged(
+        &mut self,
+        buffer: &mut [f32],
+        spans: &[Range<usize>],
+    ) -> Result<(), CollectiveError> {
+        for range in segments(buffer.len(), FLOATS) {
             lay(self.slot(0..range.len()), &buffer[range.clone()]);
             self.pass(&range)?;
-            self.sum_laid_down(range.clone(), &range, total, &mut buffer[range.clone()]);
+            self.sum_laid_down(range.clone(), &range, spans, &mut buffer[range.clone()]);
         }
         Ok(())
     }
@@ -87,17 +96,39 @@ impl Shm {
         self.round()
     }
 
+    /// Sums the chosen rows, of which each rank takes an equal part, and what lies behind the table.
+    pub(super) fn all_reduce_table_in_place(
+        &mut self,
+        area: &mut Area,
+        len: usize,
+        rows: &Rows,
+    ) -> Result<(), CollectiveError> {
+        self.meet()?;
+        let (rank, world, table) = (self.rank, self.world, rows.table_elements());
+        for row in rows.numbers(spans(rows.count(), world)[rank].clone()) {
+            // SAFETY: as for `all_reduce_in_place`. A row is in the share of one rank.
+            unsafe { in_place(&area.areas, rows.floats(row), Order { first: (row + 1) % world, world }) };
+        }
+        let behind = len - table;
+        for (piece, order) in pieces(share(behind, rank, world), &spans(behind, world)) {
+            // SAFETY: as for `all_reduce_in_place`. No row reaches behind the table.
+            unsafe { in_place(&area.areas, piece.start + table..piece.end + table, order) };
+        }
+        self.round()
+    }
+
     pub(super) fn reduce_scatter_staged(
         &mut self,
         buffer: &mut [f32],
     ) -> Result<Range<usize>, CollectiveError> {
         let total = buffer.len();
-        let own = spans(total, self.world)[self.rank].clone();
+        let spans = spans(total, self.world);
+        let own = spans[self.rank].clone();
         for range in segments(total, FLOATS) {
             lay(self.slot(0..range.len()), &buffer[range.clone()]);
             self.pass(&range)?;
             let part = common(&range, &own);
-            self.sum_laid_down(part.clone(), &range, total, &mut buffer[part]);
+            self.sum_laid_down(part.clone(), &range, &spans, &mut buffer[part]);
         }
         Ok(own)
     }
