@@ -248,7 +248,7 @@ async fn keep_beating(
         tick.tick().await;
         let done = step.load(Ordering::Relaxed);
         let phase = if done == 0 { pb::Phase::Prepare } else { pb::Phase::Train };
-        let body = Some(Say::Beat(pb::Beat { phase: phase.into(), done }));
+        let body = Some(Say::Beat(pb::Beat { phase: phase.into(), done, ..Default::default() }));
         let Some(out) = out.upgrade() else { return };
         if out.send(pb::FromWorker { fence: Some(fence.clone()), body }).await.is_err() {
             return;

@@ -162,7 +162,9 @@ impl Driver {
             token: self.job.token.clone(),
             spec: self.job.spec.clone(),
             task: match &self.job.task {
-                Task::Train { resume } => Task::Train { resume: *resume || self.machine.goes_on() },
+                Task::Train { resume, timeline } => {
+                    Task::Train { resume: *resume || self.machine.goes_on(), timeline: timeline.clone() }
+                }
                 evaluate => evaluate.clone(),
             },
             threads: self.job.threads,

@@ -18,6 +18,8 @@ pub struct Deadlines {
     pub ready: Duration,
     /// One wait inside a collective operation.
     pub collective: Duration,
+    /// Whoever keeps another waiting for this long is named in the log.
+    pub late: Duration,
     /// From Stop until the workers are killed: they end a step, and write a checkpoint.
     pub stop_grace: Duration,
 }
@@ -32,6 +34,7 @@ impl Deadlines {
             hello: patience,
             ready: patience * 10,
             collective: patience,
+            late: patience / 4,
             stop_grace: patience / 2,
         }
     }
@@ -48,6 +51,7 @@ mod tests {
             let d = Deadlines::from_patience(Duration::from_secs(seconds));
             prop_assert!(d.beat > Duration::ZERO);
             prop_assert!(d.beat * 4 < d.silence, "several beats may be lost before a worker is");
+            prop_assert!(d.late < d.silence, "there is a warning before there is a failure");
             prop_assert!(d.silence < d.collective, "a dead worker is blamed before its victims time out");
             prop_assert!(d.hello <= d.ready);
             prop_assert!(d.stop_grace > d.beat);

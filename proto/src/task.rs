@@ -1,5 +1,7 @@
 //! What is to be done with a spec.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 /// What a job does with its spec.
@@ -11,6 +13,9 @@ pub enum Task {
         /// Go on from the newest checkpoint of the output folder, rather than start afresh.
         #[serde(default)]
         resume: bool,
+        /// A file for a timeline of all ranks; relative to where those of the spec start.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeline: Option<String>,
     },
     /// Only evaluate.
     Evaluate {
@@ -21,7 +26,7 @@ pub enum Task {
 
 impl Default for Task {
     fn default() -> Self {
-        Self::Train { resume: false }
+        Self::Train { resume: false, timeline: None }
     }
 }
 
@@ -29,6 +34,21 @@ impl Task {
     /// Whether the task trains.
     pub fn trains(&self) -> bool {
         matches!(self, Self::Train { .. })
+    }
+
+    /// Makes the paths that are relative start at `base`.
+    pub fn resolve_paths(&mut self, base: &Path) {
+        if let Self::Train { timeline: Some(file), .. } = self {
+            *file = base.join(&*file).to_string_lossy().into_owned();
+        }
+    }
+
+    /// The file for a timeline, if one is wished for.
+    pub fn timeline(&self) -> Option<&Path> {
+        match self {
+            Self::Train { timeline, .. } => timeline.as_deref().map(Path::new),
+            Self::Evaluate { .. } => None,
+        }
     }
 }
 

@@ -5,21 +5,40 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use squad_proto::{Phase, Progress};
 use squad_train::Report;
+use squad_train::trace::Doing;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::control::FromCompute;
 
 /// The newest phase and count, readable at any time without waiting.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Position(Arc<AtomicU64>);
+#[derive(Clone, Debug)]
+pub(crate) struct Position(Arc<Place>);
+
+#[derive(Debug)]
+struct Place {
+    position: AtomicU64,
+    /// What is being done and one more, packed; 0 before anything was.
+    doing: AtomicU64,
+    /// When that began, in nanoseconds since `epoch`.
+    since: AtomicU64,
+    epoch: Instant,
+}
+
+impl Default for Position {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self(Arc::new(Place { position: zero(), doing: zero(), since: zero(), epoch: Instant::now() }))
+    }
+}
 
 impl Position {
     /// Phase and finished units, which take 56 bits.
     pub(crate) fn get(&self) -> (Phase, u64) {
-        let both = self.0.load(Ordering::Relaxed);
+        let both = self.0.position.load(Ordering::Relaxed);
         let phase = match both >> 56 {
             1 => Phase::Train,
             2 => Phase::Evaluate,
@@ -34,7 +53,20 @@ impl Position {
             Phase::Train => 1,
             Phase::Evaluate => 2,
         };
-        self.0.store(number << 56 | done, Ordering::Relaxed);
+        self.0.position.store(number << 56 | done, Ordering::Relaxed);
+    }
+
+    /// What is being done in that phase, and for how long; `None` before anything was. (Both are read one after the
+    /// other: what has just begun may seem to last as long as what came before.)
+    pub(crate) fn doing(&self) -> Option<(Doing, Duration)> {
+        let packed = self.0.doing.load(Ordering::Acquire).checked_sub(1)?;
+        let since = Duration::from_nanos(self.0.since.load(Ordering::Acquire));
+        Some((Doing::unpack(packed), self.0.epoch.elapsed().saturating_sub(since)))
+    }
+
+    fn set_doing(&self, doing: Doing) {
+        self.0.since.store(self.0.epoch.elapsed().as_nanos() as u64, Ordering::Release);
+        self.0.doing.store(doing.pack() + 1, Ordering::Release);
     }
 }
 
@@ -99,6 +131,10 @@ impl Report for Reporter {
             ));
         }
         self.tell(FromCompute::Progress(progress));
+    }
+
+    fn doing(&self, doing: Doing) {
+        self.position.set_doing(doing);
     }
 
     fn note(&self, text: String) {

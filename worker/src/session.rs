@@ -109,8 +109,7 @@ pub(crate) async fn run(
                 }
             }
             _ = beat.tick() => {
-                let (phase, done) = session.position.get();
-                talk.say(Say::Beat(pb::Beat { phase: pb::Phase::from(phase).into(), done }));
+                talk.beat();
             }
             _ = terminate.recv() => {
                 tracing::info!("asked to stop by SIGTERM");
@@ -197,6 +196,15 @@ impl Talk {
     fn say(&self, body: Say) {
         // A closed session is noticed where it is read.
         self.say.send(pb::FromWorker { fence: Some((&self.fence).into()), body: Some(body) }).ok();
+    }
+
+    fn beat(&self) {
+        let (phase, done) = self.position.get();
+        let (doing, doing_ms, waits) = match self.position.doing() {
+            Some((doing, since)) => (doing.to_string(), since.as_millis() as u64, doing.activity.waits()),
+            None => (String::new(), 0, false),
+        };
+        self.say(Say::Beat(pb::Beat { phase: pb::Phase::from(phase).into(), done, doing, doing_ms, waits }));
     }
 
     /// Passes on what the compute thread says; gives how the process should end if that was the last of it.

@@ -55,7 +55,10 @@ impl JobFile {
         }
         let spec = validate(&value, &source.name)?;
         let task = match (arguments.eval_only, arguments.checkpoint.as_deref()) {
-            (false, _) => Task::Train { resume: arguments.resume },
+            (false, _) => Task::Train {
+                resume: arguments.resume,
+                timeline: arguments.timeline.as_deref().map(|file| file.to_string_lossy().into_owned()),
+            },
             (true, None | Some("latest")) => Task::Evaluate { checkpoint: Checkpoint::Latest },
             (true, Some("all")) => Task::Evaluate { checkpoint: Checkpoint::All },
             (true, Some(path)) => Task::Evaluate { checkpoint: Checkpoint::Path(path.into()) },
@@ -108,6 +111,11 @@ impl JobFile {
         problems.extend(look_at_output(Path::new(&spec.output_dir)));
         self.refuse_if(problems)?;
         let task = match self.task {
+            Task::Train { resume, timeline: Some(file) } => {
+                let file = std::path::absolute(&file).with_context(|| format!("--timeline {file}"))?;
+                let timeline = Some(file.to_string_lossy().into_owned());
+                Task::Train { resume, timeline }
+            }
             Task::Evaluate { checkpoint: Checkpoint::Path(path) } => Task::Evaluate {
                 checkpoint: Checkpoint::Path(find_checkpoint(&path, Path::new(&spec.output_dir))?),
             },
@@ -268,6 +276,7 @@ mod tests {
                 processes: None,
                 overrides: Vec::new(),
                 resume: false,
+                timeline: None,
                 eval_only: checkpoint.is_some(),
                 checkpoint: checkpoint.map(str::to_owned),
             };

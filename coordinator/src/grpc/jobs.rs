@@ -81,12 +81,13 @@ fn job_of(record: Record) -> pb::Job {
 impl pb::jobs_server::Jobs for JobsService {
     async fn submit(&self, request: Request<pb::SubmitRequest>) -> Result<Response<pb::SubmitReply>, Status> {
         let request = request.into_inner();
-        let task: Task = match request.task_json.as_str() {
+        let mut task: Task = match request.task_json.as_str() {
             "" => Task::default(),
             text => {
                 serde_json::from_str(text).map_err(|e| Status::invalid_argument(format!("the task: {e}")))?
             }
         };
+        task.resolve_paths(&self.registry.config().root);
         let spec = self.spec(&request.spec_json, &task)?;
         let processes = if request.processes == 0 { spec.resources.workers } else { request.processes };
         let slots = self.registry.config().slots;

@@ -1,5 +1,7 @@
 //! Workers' sessions.
 
+use std::time::Duration;
+
 use squad_proto::pb::from_worker::Body;
 use squad_proto::{FailureReport, Fence, JobId, pb};
 use tokio::sync::mpsc::unbounded_channel;
@@ -9,7 +11,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::driver::Inbox;
-use crate::job::{Event, Having, Input};
+use crate::job::{Doing, Event, Having, Input};
 use crate::registry::Registry;
 
 /// The service of workers.
@@ -57,10 +59,12 @@ impl pb::workers_server::Workers for WorkersService {
                 if message.fence.map(Fence::from).as_ref() != Some(&fence) {
                     continue;
                 }
-                if let Some(input) = message.body.and_then(input_of)
-                    && tell(input).is_err()
-                {
-                    return;
+                let Some(body) = message.body else { continue };
+                let doing = doing_of(&body).map(Input::Doing);
+                for input in doing.into_iter().chain(input_of(body)) {
+                    if tell(input).is_err() {
+                        return;
+                    }
                 }
             }
             // The job may have ended meanwhile.
@@ -68,6 +72,13 @@ impl pb::workers_server::Workers for WorkersService {
         });
         Ok(Response::new(UnboundedReceiverStream::new(answers)))
     }
+}
+
+/// What a beat says that the worker does.
+fn doing_of(body: &Body) -> Option<Doing> {
+    let Body::Beat(beat) = body else { return None };
+    let lasts = Duration::from_millis(beat.doing_ms);
+    (!beat.doing.is_empty()).then(|| Doing { what: beat.doing.clone(), lasts, waits: beat.waits })
 }
 
 /// What a message means to the machine; `None` for those that mean nothing.

@@ -48,6 +48,8 @@ pub enum Input {
         /// How far it is.
         done: u64,
     },
+    /// What it does at present.
+    Doing(Doing),
     /// A phase went on.
     Progress(Progress),
     /// It has something to say.
@@ -62,6 +64,17 @@ pub enum Input {
     SessionClosed,
     /// Its process is gone; with the last lines of its standard error.
     Exited(Exit, Vec<String>),
+}
+
+/// What a worker's compute thread does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doing {
+    /// For people, as what follows "rank 1 is".
+    pub what: String,
+    /// For how long.
+    pub lasts: Duration,
+    /// Whether it waits for other ranks.
+    pub waits: bool,
 }
 
 /// How a process ended.

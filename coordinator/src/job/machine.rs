@@ -6,6 +6,7 @@ use squad_proto::{Deadlines, EventBody, FailureCode, FailureReport, Generation, 
 
 use super::blame::{self, Weight};
 use super::event::{Action, Event, Exit, Input, Order};
+use super::late::{Told, late};
 use super::rendezvous::{Having, disagreement};
 use super::restart::Restarts;
 use super::worker::{RankStatus, Worker};
@@ -43,6 +44,8 @@ pub struct Machine {
     stopped_after: Option<u64>,
     /// What failed while a cancelled job was ending, such as the writing of its last checkpoint.
     failed_late: Option<String>,
+    /// The rank that the log has named as late.
+    named_late: Option<usize>,
     results: Option<serde_json::Value>,
 }
 
@@ -65,6 +68,7 @@ impl Machine {
             trained: false,
             stopped_after: None,
             failed_late: None,
+            named_late: None,
             results: None,
         }
     }
@@ -190,6 +194,7 @@ impl Machine {
             Input::Hello { ring } => self.hello(slot, ring, actions),
             Input::Ready(having) => self.ready(slot, having, now, actions),
             Input::Beat { phase, done } => self.locate(slot, phase, done),
+            Input::Doing(doing) => self.workers[slot].doing = Some(Told::new(doing, now)),
             Input::Progress(progress) => {
                 self.locate(slot, progress.phase, progress.done);
                 // Rank 0 speaks for all.
@@ -293,12 +298,17 @@ impl Machine {
     }
 
     /// Takes in a failure. A cause ends the job at once; anything less waits a while for its cause.
-    fn weigh(&mut self, weight: Weight, report: FailureReport, now: Duration, actions: &mut Vec<Action>) {
+    fn weigh(&mut self, weight: Weight, mut report: FailureReport, now: Duration, actions: &mut Vec<Action>) {
         if self.cause.is_some() {
             if self.cause == Some(Cause::Cancel) && weight == Weight::Cause {
                 self.failed_late.get_or_insert_with(|| report.to_string());
             }
             return;
+        }
+        if matches!(report.code, FailureCode::Collective | FailureCode::WorkerStalled)
+            && let Some((_, sentence)) = late(&self.workers, &self.deadlines, now)
+        {
+            report.summary = format!("{}; {sentence}", report.summary);
         }
         self.reports.push((weight, report));
         let sure = weight == Weight::Cause;
@@ -351,6 +361,7 @@ impl Machine {
             let report = FailureReport::new(FailureCode::WorkerStalled, sentence).of_rank(slot as u32);
             self.report(self.workers[slot].located(report, self.place()), now, actions);
         }
+        self.name_late(now, actions);
         if self.restart_at.is_some_and(|at| at <= now) {
             self.restart(now, actions);
         }
@@ -362,6 +373,18 @@ impl Machine {
                 *(if hard { &mut self.kill_at } else { &mut self.term_at }) = None;
             }
         }
+    }
+
+    /// Says, once, which rank the others wait for: long before it counts as lost.
+    fn name_late(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let found = late(&self.workers, &self.deadlines, now).filter(|_| self.cause.is_none());
+        let rank = found.as_ref().map(|(rank, _)| *rank);
+        if let Some((rank, text)) = found
+            && self.named_late != Some(rank)
+        {
+            actions.push(Action::Record(EventBody::Note { rank: None, text }));
+        }
+        self.named_late = rank;
     }
 
     fn overdue(&self, now: Duration) -> Option<(usize, String)> {

@@ -21,6 +21,7 @@
 
 mod blame;
 mod event;
+mod late;
 mod machine;
 mod rendezvous;
 mod restart;
@@ -28,7 +29,7 @@ mod restart;
 mod tests;
 mod worker;
 
-pub use event::{Action, Event, Exit, Input, Order};
+pub use event::{Action, Doing, Event, Exit, Input, Order};
 pub use machine::Machine;
 pub use rendezvous::Having;
 pub use worker::{RankStatus, Stage};

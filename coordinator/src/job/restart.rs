@@ -35,10 +35,13 @@ impl Restarts {
         place: (Phase, u64),
     ) -> Result<Duration, Option<String>> {
         let same = |(first, furthest): &(FailureReport, (Phase, u64))| {
-            // Words about a broken connection hold addresses and counts, which no life has twice, and any rank may
-            // be the first to say them.
-            let alike = root.code == FailureCode::Collective
-                || (first.rank, &first.summary) == (root.rank, &root.summary);
+            // Words about a broken connection hold addresses and counts, those about a stall times and places, which
+            // no life has twice; and any rank may be the first to say that a connection broke.
+            let alike = match root.code {
+                FailureCode::Collective => true,
+                FailureCode::WorkerStalled => first.rank == root.rank,
+                _ => (first.rank, &first.summary) == (root.rank, &root.summary),
+            };
             first.code == root.code && alike && place <= *furthest
         };
         if self.lost.as_ref().is_some_and(same) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use squad_proto::{Deadlines, FailureReport, Phase};
 
+use super::late::Told;
 use super::rendezvous::Having;
 
 /// How far a worker is in its life.
@@ -44,6 +45,8 @@ pub(crate) struct Worker {
     /// When it was last heard of; launched counts.
     pub(crate) heard: Duration,
     pub(crate) position: Option<(Phase, u64)>,
+    /// What it said last that it does.
+    pub(crate) doing: Option<Told>,
     /// It has done all that was asked of it.
     pub(crate) completed: bool,
     /// Completed or stopped.

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 pub use overrides::{OverrideError, apply_override};
 pub use sections::{
-    Backend, Comm, Compression, Data, DataType, DeviceKind, Eval, Fault, Optimizer, Resources, Separators,
-    ThresholdSource, Train, Window,
+    Backend, Comm, Compression, Data, DataType, DeviceKind, EmbeddingGradients, Eval, Fault, Optimizer,
+    Resources, Separators, ThresholdSource, Train, Window,
 };
 pub use validate::{Problem, SpecError, ValidSpec, parse, validate};
 

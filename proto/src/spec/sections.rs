@@ -311,6 +311,21 @@ pub struct Comm {
     pub backend: Backend,
     /// Number format on the wire. Only `none` is available yet.
     pub compression: Compression,
+    /// How the gradient of the word embeddings travels. The weights come out the same to the last bit.
+    pub embedding_gradients: EmbeddingGradients,
+}
+
+/// How the gradient of the word-embedding table travels between workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EmbeddingGradients {
+    /// As the rows of the words that a step has, unless those are all.
+    #[default]
+    Auto,
+    /// As the whole table.
+    Dense,
+    /// As rows, whatever their number.
+    Rows,
 }
 
 /// What carries the all-reduce.

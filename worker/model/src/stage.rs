@@ -187,7 +187,21 @@ impl Stage {
     /// Writes the gradients of [`Self::leaves`] into `into`, a flat tensor of the same layout; with `add`
     /// on top of what is there. A leaf that the loss does not reach has an undefined gradient: zero.
     pub fn collect_gradients(&self, gradients: &[Tensor], into: &Tensor, add: bool) {
-        for (param, gradient) in self.params.iter().zip(gradients) {
+        self.collect_gradients_but(None, gradients, into, add);
+    }
+
+    /// The same but for one parameter, whose gradient stays as it is in `into`.
+    pub fn collect_gradients_but(
+        &self,
+        left_out: Option<usize>,
+        gradients: &[Tensor],
+        into: &Tensor,
+        add: bool,
+    ) {
+        for (number, (param, gradient)) in self.params.iter().zip(gradients).enumerate() {
+            if left_out == Some(number) {
+                continue;
+            }
             let mut target = into.narrow(0, param.offset, param.len()).view(param.shape.as_slice());
             match (gradient.defined(), add) {
                 (true, true) => drop(target.g_add_(gradient)),

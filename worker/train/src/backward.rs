@@ -11,6 +11,7 @@ use squad_model::{Inputs, LossForm, Network, Noise, Targets};
 use tch::{Kind, Tensor};
 
 use crate::error::TrainError;
+use crate::trace::{Activity, Trace};
 
 /// One micro-batch as tensors.
 #[derive(Debug)]
@@ -56,6 +57,7 @@ pub fn walk(
     network: &Network,
     batch: &MicroBatch,
     recipe: &Recipe,
+    trace: &Trace<'_>,
     mut on_stage: impl FnMut(usize, Vec<Tensor>, &LossSums) -> Result<(), TrainError>,
 ) -> Result<LossSums, TrainError> {
     let head = network.stages().len() - 1;
@@ -66,6 +68,7 @@ pub fn walk(
     let mut boundaries: Vec<Tensor> = vec![Tensor::new()];
     let mut outputs: Vec<Tensor> = Vec::with_capacity(head);
     for stage in 0..head {
+        let _forward = trace.span(Activity::Forward(stage));
         let run = || network.forward(stage, &boundaries[stage], &batch.inputs, noise(stage));
         let frozen = stage < recipe.first_trainable;
         let output = if frozen { tch::no_grad(run) } else { run() };
@@ -74,16 +77,19 @@ pub fn walk(
         boundaries.push(if frozen { boundary } else { boundary.set_requires_grad(true) });
         outputs.push(output);
     }
+    let forward = trace.span(Activity::Forward(head));
     let loss = network.loss(&boundaries[head], &batch.inputs, &batch.targets, recipe.form, noise(head));
     let sums = LossSums {
         total: loss.total.double_value(&[]),
         span: loss.span.double_value(&[]),
         answerability: loss.answerability.as_ref().map_or(0.0, |part| part.double_value(&[])),
     };
+    drop(forward);
 
     // Backward: from the head's loss down to the first trainable stage.
     let mut scalar = loss.total / recipe.divisor;
     for stage in (recipe.first_trainable..=head).rev() {
+        let _backward = trace.span(Activity::Backward(stage));
         let mut wanted: Vec<&Tensor> = network.stages()[stage].leaves().iter().collect();
         let goes_on = stage > recipe.first_trainable;
         if goes_on {

@@ -8,11 +8,12 @@
 
 use std::time::Instant;
 
-use squad_collective::{Background, Buffer, Pending};
+use squad_collective::{Background, Buffer, Pending, Rows};
 use squad_model::Stage;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::TrainError;
+use crate::touched::Table;
 
 /// One stage's flat gradient, with a few floats of company behind it.
 #[derive(Debug)]
@@ -21,6 +22,10 @@ pub struct Bucket {
     tensor: Tensor,
     state: State,
     len: usize,
+    /// With the company.
+    total: usize,
+    /// Rows of the table, where there is one, that may hold other values than zero; `None` for all.
+    written: Option<Vec<u32>>,
 }
 
 #[derive(Debug)]
@@ -63,7 +68,8 @@ impl Bucket {
         let tensor = unsafe {
             Tensor::from_blob(values.as_mut_ptr().cast(), &[len as i64], &[1], Kind::Float, Device::Cpu)
         };
-        Self { tensor, state: State::Home(values), len }
+        let total = values.len();
+        Self { tensor, state: State::Home(values), len, total, written: Some(Vec::new()) }
     }
 
     fn away<T>(&self) -> Result<T, TrainError> {
@@ -76,7 +82,47 @@ impl Bucket {
     /// When the bucket is being reduced.
     pub fn collect(&mut self, stage: &Stage, gradients: &[Tensor], add: bool) -> Result<(), TrainError> {
         let State::Home(_) = &self.state else { return self.away() };
+        self.written = None;
         stage.collect_gradients(gradients, &self.tensor, add);
+        Ok(())
+    }
+
+    /// The same where the stage begins with a table of which only these rows, in ascending order, have a gradient
+    /// other than zero: only they are moved.
+    ///
+    /// # Errors
+    /// When the bucket is being reduced.
+    pub fn collect_rows(
+        &mut self,
+        stage: &Stage,
+        gradients: &[Tensor],
+        add: bool,
+        (table, rows): (&Table, &[u32]),
+    ) -> Result<(), TrainError> {
+        let State::Home(values) = &mut self.state else { return self.away() };
+        let Some(source) = gradients.get(table.param).and_then(|gradient| floats(gradient, table)) else {
+            return self.collect(stage, gradients, add);
+        };
+        let span = |row: &u32| *row as usize * table.width..(*row as usize + 1) * table.width;
+        if !add {
+            match self.written.take() {
+                Some(written) => written.iter().for_each(|row| values[span(row)].fill(0.0)),
+                None => values[..table.rows * table.width].fill(0.0),
+            }
+            self.written = Some(Vec::new());
+        }
+        for row in rows {
+            let (to, from) = (&mut values[span(row)], &source[span(row)]);
+            if add {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+            } else {
+                to.copy_from_slice(from);
+            }
+        }
+        if let Some(written) = &mut self.written {
+            written.extend(rows);
+        }
+        stage.collect_gradients_but(Some(table.param), gradients, &self.tensor, add);
         Ok(())
     }
 
@@ -97,7 +143,10 @@ impl Bucket {
     /// When the bucket is being reduced.
     pub fn values_mut(&mut self) -> Result<&mut [f32], TrainError> {
         match &mut self.state {
-            State::Home(values) => Ok(values),
+            State::Home(values) => {
+                self.written = None;
+                Ok(values)
+            }
             _ => Err(TrainError::Internal("a bucket was written while it was being reduced".into())),
         }
     }
@@ -108,18 +157,36 @@ impl Bucket {
     /// When the bucket is being reduced.
     pub fn company(&mut self) -> Result<&mut [f32], TrainError> {
         let len = self.len;
-        self.values_mut().map(|values| &mut values[len..])
+        match &mut self.state {
+            State::Home(values) => Ok(&mut values[len..]),
+            _ => Err(TrainError::Internal("a bucket was written while it was being reduced".into())),
+        }
     }
 
-    /// Hands the bucket to the collective.
+    /// Bytes that a reduction of all of it, or of these rows and all behind the table, is about.
+    pub fn bytes(&self, rows: Option<&Rows>) -> u64 {
+        let left_out = rows.map_or(0, |rows| rows.table_elements() - rows.elements());
+        ((self.total - left_out) * size_of::<f32>()) as u64
+    }
+
+    /// Hands the bucket to the collective. Where it begins with a table, that sums the chosen rows of it and all behind
+    /// it: no rank has other values than zero in the other rows.
     ///
     /// # Errors
     /// When it is there already.
-    pub fn launch(&mut self, collective: &Background) -> Result<(), TrainError> {
+    pub fn launch(&mut self, collective: &Background, rows: Option<&Rows>) -> Result<(), TrainError> {
+        let len = self.total;
+        let Some(rows) = rows else { return self.hand_over(|values| collective.all_reduce(values, len)) };
+        if let Some(written) = &mut self.written {
+            written.extend(rows.numbers(0..rows.count()).map(|row| row as u32));
+        }
+        self.hand_over(|values| collective.all_reduce_table(values, len, rows.clone()))
+    }
+
+    fn hand_over(&mut self, launch: impl FnOnce(Buffer) -> Pending) -> Result<(), TrainError> {
         match std::mem::replace(&mut self.state, State::Lost) {
             State::Home(values) => {
-                let len = values.len();
-                self.state = State::Away(collective.all_reduce(values, len));
+                self.state = State::Away(launch(values));
                 Ok(())
             }
             other => {
@@ -154,6 +221,19 @@ impl Bucket {
         settled.result?;
         Ok(Reduction { started: settled.started, ended: settled.ended })
     }
+}
+
+/// A table's gradient as a slice; `None` where it is not plain memory of this process.
+fn floats<'a>(gradient: &'a Tensor, table: &Table) -> Option<&'a [f32]> {
+    let len = table.rows * table.width;
+    let plain = gradient.defined()
+        && gradient.device() == Device::Cpu
+        && gradient.kind() == Kind::Float
+        && gradient.is_contiguous()
+        && gradient.numel() == len;
+    // SAFETY: the tensor holds `len` contiguous floats in this process's memory and lives as long as the slice. Nobody
+    // writes through another handle of it meanwhile: it is fresh from the backward pass.
+    plain.then(|| unsafe { std::slice::from_raw_parts(gradient.data_ptr().cast::<f32>(), len) })
 }
 
 /// Runs `work` on the weights of a stage as a slice. Only for stages on the CPU.
@@ -192,11 +272,11 @@ mod tests {
         let collective = solo();
         let mut bucket = Bucket::reduced_by(&collective, 3, 2).unwrap();
         bucket.values_mut().unwrap().copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0]);
-        bucket.launch(&collective).unwrap();
+        bucket.launch(&collective, None).unwrap();
         assert!(
             bucket.gradients().is_err()
                 && bucket.values_mut().is_err()
-                && bucket.launch(&collective).is_err()
+                && bucket.launch(&collective, None).is_err()
         );
         bucket.settle().unwrap();
         assert_eq!(bucket.gradients().unwrap(), [1.0, 2.0, 3.0]);

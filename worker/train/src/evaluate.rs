@@ -19,6 +19,7 @@ use crate::prepare::DevSet;
 use crate::report::{Report, StopSignal};
 use crate::step::micro_batch;
 use crate::threshold::{Revision, TunedOn};
+use crate::trace::{Activity, Trace};
 
 /// How often ranks meet during an evaluation.
 const MEETINGS: usize = 64;
@@ -89,7 +90,7 @@ pub fn evaluate(
     spec: &JobSpec,
     pad_id: i32,
     (collective, label): (&Background, &str),
-    (report, stop): (&dyn Report, &StopSignal),
+    (report, stop, trace): (&dyn Report, &StopSignal, &Trace<'_>),
 ) -> Result<Option<Evaluation>, TrainError> {
     let mine = share_of_questions(&dev.features, collective.rank(), collective.world());
     let batches = evaluation_batches_of(&dev.features, &mine, spec.eval.batch_size as usize);
@@ -100,6 +101,7 @@ pub fn evaluate(
             if stop.is_set() {
                 return Ok(None);
             }
+            let _score = trace.span(Activity::Score);
             let batch = collate(&dev.features, batch, pad_id, spec.data.pad_to_multiple as usize);
             let top = (i64::from(spec.eval.start_top_n), i64::from(spec.eval.end_top_n));
             collected.score(network, &batch, top);
@@ -112,12 +114,15 @@ pub fn evaluate(
             }
         }
         // Ranks differ in speed: meeting now and then keeps the fast one's wait below the ring's patience.
+        let _meet = trace.span(Activity::Meet);
         collective.run(|c| c.barrier())?;
     }
     let settings = answer_settings(spec);
     let predictions = collected.predict(&dev.dataset, &dev.features, &settings, spec.head == Head::Span)?;
     let own: Vec<Answered> = predictions.into_iter().map(Answered::from).collect();
+    let meet = trace.span(Activity::Meet);
     let all = gather(collective, &own)?;
+    drop(meet);
     Ok((collective.rank() == 0).then(|| merge(dev, spec, all)))
 }
 

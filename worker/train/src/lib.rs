@@ -13,6 +13,7 @@
 //! | [`mod@step`], [`loss_scale`] | one optimizer step; the factor on the loss in half precision |
 //! | [`backward`] | forward and backward of one micro-batch, stage by stage |
 //! | [`bucket`] | gradient memory that libtorch writes and the ring reads (the crate's `unsafe`) |
+//! | [`touched`] | which rows of the word-embedding table a step touches |
 //! | [`header`] | loss sums and stop votes that ride along with the first bucket |
 //! | [`adamw`], [`schedule`] | the optimizer on flat memory; the learning rate as a function of the step |
 //! | [`log`] | sums over steps: metrics.jsonl, reports, the summary |
@@ -20,6 +21,7 @@
 //! | [`evaluate`] | sharded scoring, predictions, metric |
 //! | [`threshold`] | the threshold between an answer and none, and the answers at it |
 //! | [`checkpoint`], [`resume`], [`output`] | what is written, how it stays whole, and how a run goes on from it |
+//! | [`trace`] | what a rank is doing; the timeline of all ranks |
 //! | [`report`] | progress to whoever listens, and the wish to stop |
 //! | [`verify`] | a network held against another program's values |
 //! | [`mod@run`] | a job from Begin to its results |
@@ -41,6 +43,8 @@ pub mod run;
 pub mod schedule;
 pub mod step;
 pub mod threshold;
+pub mod touched;
+pub mod trace;
 pub mod trainer;
 pub mod verify;
 

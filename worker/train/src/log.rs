@@ -45,6 +45,10 @@ pub struct TrainSummary {
     pub allreduce_seconds: f64,
     /// The part of it that nothing was computed behind.
     pub allreduce_exposed_seconds: f64,
+    /// The share of it that something was computed behind: 0 to 1.
+    pub allreduce_hidden_share: f64,
+    /// Bytes of gradients that were summed over the ranks; 0 with one rank.
+    pub bytes_reduced: u64,
     /// Times that a step was computed in vain because half-precision gradients overflowed.
     pub overflows: u64,
     /// Restarts of the gang.
@@ -77,6 +81,9 @@ pub struct Tally {
     pub exposed_seconds: f64,
     /// Times that a step was computed in vain.
     pub overflows: u64,
+    /// Bytes of gradients that were summed over the ranks.
+    #[serde(default)]
+    pub bytes_reduced: u64,
 }
 
 /// A tally whose clock runs.
@@ -100,6 +107,7 @@ impl Running {
         self.tally.allreduce_seconds += outcome.allreduce.as_secs_f64();
         self.tally.exposed_seconds += outcome.exposed.as_secs_f64();
         self.tally.overflows += u64::from(outcome.overflows);
+        self.tally.bytes_reduced += outcome.bytes;
     }
 
     fn now(&self) -> Tally {
@@ -110,6 +118,12 @@ impl Running {
 impl Tally {
     fn rate(&self, count: u64) -> f64 {
         count as f64 / self.seconds.max(1e-9)
+    }
+
+    /// Share of the time inside all-reduces that something was computed behind. The exposed part may be longer by the
+    /// time that a rank waits for another one's gradient.
+    fn hidden_share(&self) -> f64 {
+        (1.0 - self.exposed_seconds / self.allreduce_seconds.max(1e-9)).clamp(0.0, 1.0)
     }
 }
 
@@ -203,6 +217,8 @@ impl Log {
                 tokens_per_second: tally.rate(tally.header.tokens),
                 allreduce_seconds: tally.allreduce_seconds,
                 allreduce_exposed_seconds: tally.exposed_seconds,
+                allreduce_hidden_share: tally.hidden_share(),
+                bytes_reduced: tally.bytes_reduced,
             };
             if let Some(file) = &mut self.file {
                 file.write(&line)?;
@@ -213,7 +229,8 @@ impl Log {
 
     /// The `train` section of results.json.
     pub(crate) fn summary(&self, world_size: usize, restarts: u32) -> TrainSummary {
-        let Tally { header, seconds, allreduce_seconds, exposed_seconds, overflows } = self.total.now();
+        let total = self.total.now();
+        let Tally { header, seconds, allreduce_seconds, exposed_seconds, overflows, bytes_reduced } = total;
         TrainSummary {
             steps: self.steps,
             examples: header.examples,
@@ -226,6 +243,8 @@ impl Log {
             peak_rss_bytes: 0,
             allreduce_seconds,
             allreduce_exposed_seconds: exposed_seconds,
+            allreduce_hidden_share: total.hidden_share(),
+            bytes_reduced,
             overflows,
             restarts,
         }

@@ -40,6 +40,10 @@ pub struct MetricsLine {
     pub allreduce_seconds: f64,
     /// The part of it that nothing was computed behind.
     pub allreduce_exposed_seconds: f64,
+    /// Share of the time inside all-reduces that something was computed behind: 0 to 1.
+    pub allreduce_hidden_share: f64,
+    /// Bytes of gradients that were summed over the ranks since the line before; 0 with one rank.
+    pub bytes_reduced: u64,
 }
 
 /// metrics.jsonl, open for writing.

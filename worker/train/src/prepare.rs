@@ -137,7 +137,7 @@ pub fn prepare(
     report.tick(Phase::Prepare, 0, STAGES);
     let checkpoints = checkpoints_of(spec, task, report)?;
     let start = match task {
-        Task::Train { resume: true } => resume::find(Path::new(&spec.output_dir), report)?,
+        Task::Train { resume: true, .. } => resume::find(Path::new(&spec.output_dir), report)?,
         _ => None,
     };
     let checkpoint = start.as_ref().map(|start| &start.folder).or(checkpoints.first());

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use squad_proto::{Phase, Progress};
 
+use crate::trace::Doing;
+
 /// Hears what a run does. Nothing here prints: the worker's control thread decides what becomes of it.
 pub trait Report: Send + Sync {
     /// A phase is this far; called at every step or batch, so it must be cheap.
@@ -13,6 +15,8 @@ pub trait Report: Send + Sync {
     fn progress(&self, progress: Progress);
     /// Something worth a line in the log.
     fn note(&self, text: String);
+    /// This rank begins to do this; called many times in a step, so it must cost next to nothing.
+    fn doing(&self, _doing: Doing) {}
 }
 
 /// The wish to stop, as a value that is handed around: set from any thread, seen at the next step.

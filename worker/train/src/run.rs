@@ -19,6 +19,7 @@ use crate::prepare::{DevSet, Prepared, TrainSet, head_in, precision};
 use crate::report::{Report, StopSignal};
 use crate::schedule::total_steps;
 use crate::threshold::{Revision, Threshold, TunedOn};
+use crate::trace::{Activity, Trace};
 use crate::trainer::{Trained, train};
 
 /// How a job ended on this rank.
@@ -41,9 +42,11 @@ pub fn run(
     task: &Task,
     (report, stop): (&dyn Report, &StopSignal),
 ) -> Result<Outcome, TrainError> {
-    let session = Session { spec, collective, report, stop };
+    let timeline = task.timeline();
+    let trace = Trace::new(report, timeline.is_some(), collective)?;
+    let session = Session { spec, collective, report, stop, trace: &trace, timeline };
     match task {
-        Task::Train { resume } => session.train(&mut prepared, *resume),
+        Task::Train { resume, .. } => session.train(&mut prepared, *resume),
         Task::Evaluate { .. } => session.evaluate_checkpoints(prepared),
     }
 }
@@ -54,6 +57,8 @@ struct Session<'a> {
     collective: &'a Background,
     report: &'a dyn Report,
     stop: &'a StopSignal,
+    trace: &'a Trace<'a>,
+    timeline: Option<&'a Path>,
 }
 
 impl Session<'_> {
@@ -67,14 +72,16 @@ impl Session<'_> {
         };
         let output = Path::new(&self.spec.output_dir);
         let _claim = self.leads().then(|| output::claim(output)).transpose()?;
+        self.check_timeline()?;
         if let Some(results) = self.complete(prepared, &set)? {
             return Ok(Outcome::Completed(self.leads().then_some(results)));
         }
         let mut writer = self.leads().then(|| self.open(prepared, resume)).transpose()?;
         // Nobody writes before the folder is ready.
         self.collective.run(|c| c.barrier())?;
-        let signals = (self.report, self.stop);
+        let signals = (self.report, self.stop, self.trace);
         let trained = train(prepared, &set, self.spec, self.collective, writer.as_mut(), signals)?;
+        self.write_timeline()?;
         // The last checkpoint may be under way while answers are scored; without it the run is not done.
         let settle = |writer: Option<Writer>| writer.map_or(Ok(()), |mut writer| writer.settle());
         let mut summary = match trained {
@@ -92,13 +99,37 @@ impl Session<'_> {
             },
             None => None,
         };
+        if evaluation.is_some() || prepared.dev.is_some() {
+            self.write_timeline()?;
+        }
         let peaks: Vec<u64> = gather(self.collective, &[output::peak_rss_bytes()])?;
         summary.peak_rss_bytes = peaks.into_iter().max().unwrap_or(0);
         settle(writer)?;
         if !self.leads() {
             return Ok(Outcome::Completed(None));
         }
+        let _finish = self.trace.span(Activity::Finish);
         self.finish(prepared, evaluation.as_ref(), &summary).map(|results| Outcome::Completed(Some(results)))
+    }
+
+    /// Finds out at the beginning, and not days later, that a timeline cannot be written.
+    fn check_timeline(&self) -> Result<(), TrainError> {
+        let Some(path) = self.timeline.filter(|_| self.leads()) else { return Ok(()) };
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(TrainError::output("create", folder))?;
+        let probe = path.with_extension("probe");
+        std::fs::write(&probe, []).map_err(TrainError::output("write", &probe))?;
+        std::fs::remove_file(&probe).map_err(TrainError::output("remove", &probe))
+    }
+
+    /// Writes what all ranks have recorded so far, where a timeline is wished for. A later call writes it again, with
+    /// what has come since.
+    fn write_timeline(&self) -> Result<(), TrainError> {
+        let Some(path) = self.timeline else { return Ok(()) };
+        if let Some(sentence) = self.trace.write(path, self.collective)? {
+            self.report.note(sentence);
+        }
+        Ok(())
     }
 
     /// The results of a run that is gone on with although nothing is left to do; rank 0 knows, and tells all.
@@ -173,7 +204,7 @@ impl Session<'_> {
         let (network, pad_id) = (&prepared.network, prepared.pad_id);
         let answer = |set: &DevSet, label: &str| {
             let who = (self.collective, label);
-            evaluate::evaluate(network, set, self.spec, pad_id, who, (self.report, self.stop))
+            evaluate::evaluate(network, set, self.spec, pad_id, who, (self.report, self.stop, self.trace))
         };
         let mut tuned = None;
         if let Some(set) = &prepared.held_out {

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use squad_collective::Background;
+use squad_collective::{Background, Rows};
 use squad_data::batch::collate;
 use squad_data::sampler::share;
 use squad_model::dropout::mix;
 use squad_model::network::Dropout;
 use squad_model::{Inputs, LossForm, Network, Targets};
 use squad_proto::JobSpec;
-use squad_proto::spec::Train;
+use squad_proto::spec::{EmbeddingGradients, Train};
 use tch::Device;
 
 use crate::adamw::{AdamW, Moments, sum_of_squares};
@@ -20,6 +20,8 @@ use crate::header::StepHeader;
 use crate::loss_scale::LossScale;
 use crate::prepare::TrainSet;
 use crate::schedule::Schedule;
+use crate::touched::Table;
+use crate::trace::{Activity, Trace};
 
 /// Everything that changes from step to step, besides the weights.
 #[derive(Debug)]
@@ -29,6 +31,9 @@ pub struct Stepper {
     /// Factor on the learning rate, stage by stage.
     factors: Vec<f64>,
     first_trainable: usize,
+    /// The word-embedding table, where it is trained, and how its gradient travels.
+    table: Option<Table>,
+    travel: EmbeddingGradients,
     optimizer: AdamW,
     schedule: Schedule,
     loss_scale: LossScale,
@@ -56,6 +61,8 @@ pub struct StepOutcome {
     pub allreduce: Duration,
     /// Time that this rank waited for all-reduces after its own backward pass.
     pub exposed: Duration,
+    /// Bytes of gradients that were summed over the ranks.
+    pub bytes: u64,
     /// When each stage's gradient was known and reduced, from the head down.
     pub marks: Vec<StageMark>,
 }
@@ -95,11 +102,14 @@ impl Stepper {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let train = &spec.train;
+        let first_trainable = if train.freeze_layers == 0 { 0 } else { train.freeze_layers as usize + 1 };
         Ok(Self {
             buckets,
             moments: network.stages().iter().map(|stage| Moments::new(stage.len())).collect(),
             factors: (0..=head).map(|stage| layer_factor(train.layerwise_decay, stage, head)).collect(),
-            first_trainable: if train.freeze_layers == 0 { 0 } else { train.freeze_layers as usize + 1 },
+            first_trainable,
+            table: Table::of(network).filter(|_| first_trainable == 0),
+            travel: spec.comm.embedding_gradients,
             optimizer: AdamW::new(train),
             schedule,
             loss_scale: LossScale::new(train.dtype),
@@ -142,12 +152,14 @@ impl Stepper {
         step: u64,
         network: &mut Network,
         set: &TrainSet,
-        collective: &Background,
+        (collective, trace): (&Background, &Trace<'_>),
         stop: bool,
     ) -> Result<StepOutcome, TrainError> {
+        trace.set_step(step);
+        let _step = trace.span(Activity::Step);
         let mut overflows = 0;
         let reduced = loop {
-            let reduced = self.reduce(step, network, set, collective, stop)?;
+            let reduced = self.reduce(step, network, set, (collective, trace), stop)?;
             finite("loss", reduced.header.mean_loss(), step)?;
             if reduced.grad_norm.is_finite() {
                 break reduced;
@@ -159,9 +171,11 @@ impl Stepper {
             overflows += 1;
         };
         let loss_scale = self.loss_scale.scale();
+        let optimizer = trace.span(Activity::Optimizer);
         self.update(step, network, reduced.grad_norm)?;
+        drop(optimizer);
         self.loss_scale.succeed();
-        let Reduced { header, grad_norm, exposed, marks } = reduced;
+        let Reduced { header, grad_norm, exposed, bytes, marks } = reduced;
         Ok(StepOutcome {
             header,
             learning_rate: self.schedule.rate(step),
@@ -170,6 +184,7 @@ impl Stepper {
             overflows,
             allreduce: marks.iter().map(|m| m.reduction.ended - m.reduction.started).sum(),
             exposed,
+            bytes,
             marks,
         })
     }
@@ -180,22 +195,27 @@ impl Stepper {
         step: u64,
         network: &Network,
         set: &TrainSet,
-        collective: &Background,
+        (collective, trace): (&Background, &Trace<'_>),
         stop: bool,
     ) -> Result<Reduced, TrainError> {
-        let computed = self.gradients(step, network, set, collective, stop)?;
+        let (computed, bytes) = self.gradients(step, network, set, (collective, trace), stop)?;
         let waiting = Instant::now();
         let mut marks = Vec::with_capacity(computed.len());
         let mut squares = 0.0;
         for (stage, computed) in computed {
+            let wait = trace.span(Activity::Wait(stage));
             let reduction = self.buckets[stage].settle()?;
+            drop(wait);
+            trace.reduced(stage, reduction);
+            let _norm = trace.span(Activity::Norm(stage));
             squares += sum_of_squares(self.buckets[stage].gradients()?);
             marks.push(StageMark { stage, computed, reduction });
         }
         let exposed =
             marks.last().map_or(Duration::ZERO, |m| m.reduction.ended.saturating_duration_since(waiting));
         let header = StepHeader::read(self.head()?.company()?);
-        Ok(Reduced { header, grad_norm: squares.sqrt() / self.loss_scale.scale(), exposed, marks })
+        let grad_norm = squares.sqrt() / self.loss_scale.scale();
+        Ok(Reduced { header, grad_norm, exposed, bytes, marks })
     }
 
     fn head(&mut self) -> Result<&mut Bucket, TrainError> {
@@ -203,22 +223,25 @@ impl Stepper {
     }
 
     /// Computes this rank's share of the gradients and launches every bucket's reduction. Gives the stages
-    /// from the head down with the time at which each was complete.
+    /// from the head down with the time at which each was complete, and how many bytes are reduced.
     fn gradients(
         &mut self,
         step: u64,
         network: &Network,
         set: &TrainSet,
-        collective: &Background,
+        (collective, trace): (&Background, &Trace<'_>),
         stop: bool,
-    ) -> Result<Vec<(usize, Instant)>, TrainError> {
+    ) -> Result<(Vec<(usize, Instant)>, u64), TrainError> {
         let plan = set.sampler.step(step as usize - 1);
         let mine: Vec<usize> =
             share(plan.micro_batches.len(), collective.rank(), collective.world()).collect();
         let head = self.buckets.len() - 1;
         let mut header = StepHeader { stop_votes: u64::from(stop), ..StepHeader::default() };
         let mut computed = Vec::with_capacity(self.buckets.len());
+        let rows = self.rows(&plan.micro_batches, set)?;
+        let (table, sparse) = (self.table, rows.as_ref().is_some_and(|rows| !rows.is_all()));
         for (turn, number) in mine.iter().enumerate() {
+            let collating = trace.span(Activity::Collate);
             let batch =
                 collate(&set.features, &plan.micro_batches[*number], self.pad_id, self.pad_to_multiple);
             header.examples += batch.rows as u64;
@@ -232,10 +255,19 @@ impl Stepper {
                 form: LossForm::Masked,
             };
             let last = turn + 1 == mine.len();
+            let tensors = micro_batch(&batch);
+            let own =
+                table.filter(|_| sparse).map(|table| (table, table.touched(batch.input_ids.iter().copied())));
+            drop(collating);
             let buckets = &mut self.buckets;
-            walk(network, &micro_batch(&batch), &recipe, |stage, gradients, loss: &LossSums| {
+            walk(network, &tensors, &recipe, trace, |stage, gradients, loss: &LossSums| {
                 let bucket = &mut buckets[stage];
-                bucket.collect(&network.stages()[stage], &gradients, turn > 0)?;
+                match &own {
+                    Some((table, own)) if stage == 0 => {
+                        bucket.collect_rows(&network.stages()[0], &gradients, turn > 0, (table, own))?;
+                    }
+                    _ => bucket.collect(&network.stages()[stage], &gradients, turn > 0)?,
+                }
                 if stage == head {
                     header.loss += loss.total;
                     header.span += loss.span;
@@ -244,7 +276,7 @@ impl Stepper {
                 }
                 if last {
                     computed.push((stage, Instant::now()));
-                    bucket.launch(collective)?;
+                    bucket.launch(collective, rows.as_ref().filter(|_| stage == 0))?;
                 }
                 Ok(())
             })?;
@@ -258,10 +290,28 @@ impl Stepper {
                     header.write(bucket.company()?);
                 }
                 computed.push((stage, Instant::now()));
-                bucket.launch(collective)?;
+                bucket.launch(collective, rows.as_ref().filter(|_| stage == 0))?;
             }
         }
-        Ok(computed)
+        let reduced = self.buckets.iter().enumerate().skip(self.first_trainable);
+        let bytes =
+            reduced.map(|(stage, bucket)| bucket.bytes(rows.as_ref().filter(|_| stage == 0))).sum::<u64>();
+        Ok((computed, if collective.world() == 1 { 0 } else { bytes }))
+    }
+
+    /// The rows of the word-embedding table that a step's micro-batches touch, or all of its rows; `None` where it is
+    /// not trained. All ranks come to the same.
+    fn rows(&self, micro_batches: &[Vec<usize>], set: &TrainSet) -> Result<Option<Rows>, TrainError> {
+        let Some(table) = self.table else { return Ok(None) };
+        let all = Rows::all(table.rows, table.width);
+        if self.travel == EmbeddingGradients::Dense {
+            return Ok(Some(all));
+        }
+        let touched = table.touched_by_step(&set.features, micro_batches, self.pad_id);
+        if self.travel == EmbeddingGradients::Auto && touched.len() == table.rows {
+            return Ok(Some(all));
+        }
+        Ok(Some(Rows::some(table.rows, table.width, &touched)?))
     }
 
     /// Divides by the loss scale, clips the averaged gradient and updates all trainable stages.
@@ -288,6 +338,7 @@ struct Reduced {
     header: StepHeader,
     grad_norm: f64,
     exposed: Duration,
+    bytes: u64,
     marks: Vec<StageMark>,
 }
 

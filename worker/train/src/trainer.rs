@@ -11,6 +11,7 @@ use crate::prepare::{Prepared, TrainSet};
 use crate::report::{Report, StopSignal};
 use crate::schedule::{Schedule, total_steps};
 use crate::step::Stepper;
+use crate::trace::{Activity, Trace};
 
 /// Whether the loop came to its end.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +33,7 @@ pub fn train(
     spec: &JobSpec,
     collective: &Background,
     mut writer: Option<&mut Writer>,
-    (report, stop): (&dyn Report, &StopSignal),
+    (report, stop, trace): (&dyn Report, &StopSignal, &Trace<'_>),
 ) -> Result<Trained, TrainError> {
     let per_epoch = set.sampler.steps_per_epoch() as u64;
     let steps = total_steps(&spec.train, per_epoch);
@@ -59,7 +60,7 @@ pub fn train(
     }
     let every = spec.train.checkpoint_every.unwrap_or(per_epoch);
     for step in done + 1..=steps {
-        let outcome = stepper.take(step, &mut prepared.network, set, collective, stop.is_set())?;
+        let outcome = stepper.take(step, &mut prepared.network, set, (collective, trace), stop.is_set())?;
         report.tick(Phase::Train, step, steps);
         let stopped = outcome.header.stop_votes > 0;
         log.step(step, &outcome, report)?;
@@ -76,6 +77,7 @@ pub fn train(
                     sums: log.sums(),
                 };
                 let last = step == steps || stopped;
+                let _copy = trace.span(Activity::Checkpoint);
                 writer.begin(last, || Snapshot::take(&prepared.network, stepper.moments(), state), report)?;
             }
         }

@@ -20,6 +20,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::backward::{MicroBatch, Recipe, walk};
 use crate::error::TrainError;
+use crate::trace::Trace;
 
 /// How far values may be off.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -162,7 +163,7 @@ fn compute(network: &Network, batch: &MicroBatch) -> Result<(Named, Named), Trai
         divisor: rows,
         form: LossForm::HuggingFace,
     };
-    let sums = walk(network, batch, &recipe, |stage, tensors, _| {
+    let sums = walk(network, batch, &recipe, &Trace::off(), |stage, tensors, _| {
         by_name(&network.stages()[stage], &tensors, &mut gradients)
     })?;
     outputs.insert("loss".into(), vec![(sums.total / rows) as f32]);

@@ -14,6 +14,7 @@ use squad_proto::spec::Train;
 use squad_train::adamw::{AdamW, Moments, sum_of_squares};
 use squad_train::backward::{MicroBatch, Recipe, walk};
 use squad_train::bucket::Bucket;
+use squad_train::trace::Trace;
 use support::{absolute, by_name, differences, floats, integers, relative, values, weights};
 use tch::Device;
 
@@ -65,7 +66,7 @@ fn recipe(batch: &MicroBatch) -> Recipe {
 /// Gradients of all stages, and the mean loss.
 fn gradients(network: &Network, batch: &MicroBatch) -> (Vec<Vec<f32>>, f64) {
     let mut buckets: Vec<Bucket> = network.stages().iter().map(|s| Bucket::new(s.len(), 0)).collect();
-    let sums = walk(network, batch, &recipe(batch), |stage, gradients, _| {
+    let sums = walk(network, batch, &recipe(batch), &Trace::off(), |stage, gradients, _| {
         buckets[stage].collect(&network.stages()[stage], &gradients, false)
     })
     .unwrap();
@@ -116,8 +117,11 @@ fn loss_and_every_gradient() {
 fn padding_rows_matter_only_to_the_unmasked_form() {
     let folder = &folders()[0];
     let (network, batch) = (network(folder), batch(folder));
-    let loss =
-        |form| walk(&network, &batch, &Recipe { form, ..recipe(&batch) }, |_, _, _| Ok(())).unwrap().total;
+    let loss = |form| {
+        walk(&network, &batch, &Recipe { form, ..recipe(&batch) }, &Trace::off(), |_, _, _| Ok(()))
+            .unwrap()
+            .total
+    };
     assert!(
         (loss(LossForm::Masked) - loss(LossForm::HuggingFace)).abs() > 1e-3,
         "the golden batch has padding"

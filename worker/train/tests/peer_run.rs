@@ -19,6 +19,7 @@ use squad_train::adamw::{AdamW, Moments, sum_of_squares};
 use squad_train::backward::{Recipe, walk};
 use squad_train::bucket::Bucket;
 use squad_train::step::micro_batch;
+use squad_train::trace::Trace;
 use support::floats;
 use tch::Device;
 
@@ -73,7 +74,7 @@ fn losses_of_a_whole_run() {
             divisor,
             form: LossForm::HuggingFace,
         };
-        let sums = walk(&network, &batch, &recipe, |stage, gradients, _| {
+        let sums = walk(&network, &batch, &recipe, &Trace::off(), |stage, gradients, _| {
             buckets[stage].collect(&network.stages()[stage], &gradients, false)
         })
         .unwrap();

@@ -10,6 +10,7 @@ use squad_train::Report;
 use squad_train::loss_scale::LossScale;
 use squad_train::schedule::Schedule;
 use squad_train::step::{StepOutcome, Stepper};
+use squad_train::trace::Trace;
 use world::{Place, gang};
 
 struct Silent;
@@ -35,8 +36,7 @@ fn take(
 ) -> Vec<(Vec<f32>, Vec<StepOutcome>)> {
     gang(world, |collective| {
         let mut prepared =
-            squad_train::prepare(spec, &Task::Train { resume: false }, &place.path().join("model"), &Silent)
-                .unwrap();
+            squad_train::prepare(spec, &Task::default(), &place.path().join("model"), &Silent).unwrap();
         let set = prepared.train.take().unwrap();
         let schedule = Schedule::new(&spec.train, steps);
         let mut stepper =
@@ -45,7 +45,9 @@ fn take(
             stepper.set_loss_scale(scale);
         }
         let outcomes = (1..=steps)
-            .map(|step| stepper.take(step, &mut prepared.network, &set, &collective, false).unwrap())
+            .map(|step| {
+                stepper.take(step, &mut prepared.network, &set, (&collective, &Trace::off()), false).unwrap()
+            })
             .collect();
         let weights = prepared.network.stages().iter().flat_map(|stage| stage.to_vec()).collect();
         (weights, outcomes)

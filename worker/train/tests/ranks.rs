@@ -10,6 +10,7 @@ use squad_proto::Task;
 use squad_proto::task::Checkpoint;
 use squad_train::StopSignal;
 use squad_train::run::Outcome;
+use squad_train::trace::Trace;
 use world::{Place, checkpoints, gang};
 
 fn results(outcome: Outcome) -> serde_json::Value {
@@ -271,7 +272,10 @@ fn reductions_overlap_the_backward_pass() {
             Stepper::new(&spec, &prepared.network, prepared.pad_id, schedule, &collective).unwrap();
         let mut seen = vec![false; prepared.network.stages().len() - 1];
         for step in 1..=20 {
-            let marks = stepper.take(step, &mut prepared.network, &set, &collective, false).unwrap().marks;
+            let marks = stepper
+                .take(step, &mut prepared.network, &set, (&collective, &Trace::off()), false)
+                .unwrap()
+                .marks;
             for (k, pair) in marks.windows(2).enumerate() {
                 // From the head down: pair[1] is the stage below pair[0].
                 seen[k] |= pair[0].reduction.started < pair[1].computed;

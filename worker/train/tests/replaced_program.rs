@@ -15,6 +15,7 @@ use squad_train::adamw::{AdamW, Moments, sum_of_squares};
 use squad_train::backward::{MicroBatch, Recipe, walk};
 use squad_train::bucket::Bucket;
 use squad_train::schedule::Schedule;
+use squad_train::trace::Trace;
 use squad_weights::Tensors;
 use support::{absolute, by_name, differences, floats, integers, relative, values, weights};
 use tch::{Device, Kind, Tensor};
@@ -135,7 +136,7 @@ fn log_probabilities_and_losses() {
         for (name, tensor) in ["v1.start_logits", "v1.end_logits", "v1.answerable_logits"].iter().zip(&ours) {
             compare_logarithms(&format!("{family}: {name}"), tensor, &io[*name].1);
         }
-        let sums = walk(&network, &batch, &recipe(&batch), |_, _, _| Ok(())).unwrap();
+        let sums = walk(&network, &batch, &recipe(&batch), &Trace::off(), |_, _, _| Ok(())).unwrap();
         let rows = batch.inputs.rows() as f64;
         for (name, ours) in [
             ("v1.span_loss", sums.span / rows),
@@ -214,7 +215,7 @@ fn every_gradient() {
 
 fn gradients(network: &Network, batch: &MicroBatch) -> Vec<Vec<f32>> {
     let mut buckets: Vec<Bucket> = network.stages().iter().map(|s| Bucket::new(s.len(), 0)).collect();
-    walk(network, batch, &recipe(batch), |stage, gradients, _| {
+    walk(network, batch, &recipe(batch), &Trace::off(), |stage, gradients, _| {
         buckets[stage].collect(&network.stages()[stage], &gradients, false)
     })
     .unwrap();

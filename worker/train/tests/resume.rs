@@ -20,7 +20,7 @@ use squad_train::log::Sums;
 use squad_train::run::Outcome;
 use world::{Notes, Place, checkpoints};
 
-const RESUME: Task = Task::Train { resume: true };
+const RESUME: Task = Task::Train { resume: true, timeline: None };
 
 fn results(outcome: Outcome) -> Value {
     match outcome {

@@ -26,6 +26,10 @@ pub(crate) struct SpecArgs {
     /// Go on from the newest valid checkpoint of the output folder, also with another -np; without one, start afresh.
     #[arg(long, conflicts_with = "eval_only")]
     pub(crate) resume: bool,
+    /// Write when and how long each rank computed, reduced and waited: a trace for Perfetto or chrome://tracing; with submit,
+    /// a relative path starts at the daemon's root.
+    #[arg(long, value_name = "FILE", conflicts_with = "eval_only")]
+    pub(crate) timeline: Option<PathBuf>,
     /// Train nothing: evaluate checkpoints of the output folder.
     #[arg(long)]
     pub(crate) eval_only: bool,
