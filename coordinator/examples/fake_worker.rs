@@ -267,6 +267,7 @@ impl Session {
             pid: std::process::id(),
             host: "localhost".into(),
             ring_address,
+            rejoins: false,
         };
         out.send(pb::FromWorker { fence: Some(fence.clone()), body: Some(Say::Hello(hello)) }).await?;
         let orders = client.session(ReceiverStream::new(messages)).await?.into_inner();

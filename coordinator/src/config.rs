@@ -11,8 +11,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Where jobs are remembered.
     pub store: StoreLocation,
-    /// The `squad-worker` program.
-    pub worker_program: PathBuf,
+    /// The `squad-worker` program; without one only jobs are taken whose workers something else places.
+    pub worker_program: Option<PathBuf>,
     /// How many worker processes may run at once.
     pub slots: u32,
     /// Threads of each worker; by default the cores are shared out.

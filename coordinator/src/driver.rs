@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use squad_proto::pb::to_worker::Body;
 use squad_proto::{EventBody, Fence, Generation, JobId, JobSpec, Task, Ticket, pb};
@@ -10,8 +10,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use crate::job::{Action, Event, Input, Machine, Order};
-use crate::launch::{Launched, LocalLauncher};
+use crate::job::{Action, Event, Exit, Input, Machine, Order};
+use crate::launch::{Attendant, Launching, Sink};
 use crate::registry::Registry;
 
 /// What workers are told through.
@@ -28,10 +28,47 @@ pub(crate) enum Inbox {
         /// Which.
         slot: u32,
         /// How to answer.
-        outbound: Outbound,
+        seat: Seat,
+        /// It had a session, which broke.
+        rejoins: bool,
         /// Whether it is let in; if not, why.
         admit: oneshot::Sender<Result<(), String>>,
     },
+    /// A session ended.
+    SessionClosed {
+        /// The worker's life.
+        generation: Generation,
+        /// Which worker.
+        slot: u32,
+        /// Which of its sessions.
+        number: u64,
+    },
+    /// Somebody attends to a slot.
+    Enlist {
+        /// Which.
+        slot: u32,
+        /// How many slots its launcher says there are.
+        world: u32,
+        /// Who.
+        attendant: Attendant,
+        /// Whether it is let in, and where its worker's output goes; if not, why.
+        admit: oneshot::Sender<Result<Sink, Status>>,
+    },
+    /// The connection to an attendant ended.
+    AttendantGone {
+        /// Its slot.
+        slot: u32,
+        /// Who.
+        instance: String,
+    },
+}
+
+/// A worker's session, as the driver knows it.
+pub(crate) struct Seat {
+    /// Which session it is.
+    pub(crate) number: u64,
+    /// How to answer; nothing once it is closed. The slot is taken all the same.
+    pub(crate) outbound: Option<Outbound>,
 }
 
 /// What a job's workers are told at birth.
@@ -45,12 +82,16 @@ pub(crate) struct Assignment {
     pub(crate) world: u32,
 }
 
+type Sessions = BTreeMap<u32, Seat>;
+
 /// One job's driver.
 pub(crate) struct Driver {
     pub(crate) registry: Registry,
     pub(crate) machine: Machine,
-    pub(crate) launcher: LocalLauncher,
+    pub(crate) launching: Launching,
     pub(crate) job: Assignment,
+    /// How long a worker that is to be killed may be unheard of where nothing but its attendant can kill it.
+    pub(crate) silence: Duration,
 }
 
 /// Where a job's workers' output is.
@@ -63,9 +104,7 @@ impl Driver {
     pub(crate) async fn run(mut self, mut inbox: UnboundedReceiver<Inbox>) {
         let born = Instant::now();
         let (to_self, mut own) = unbounded_channel();
-        let mut processes: BTreeMap<u32, Launched> = BTreeMap::new();
-        // A session that was closed stays as `None`: its slot is taken all the same.
-        let mut sessions: BTreeMap<u32, Option<Outbound>> = BTreeMap::new();
+        let mut sessions: Sessions = BTreeMap::new();
         let mut wake = None;
         while !self.machine.state().is_final() {
             let timer = async {
@@ -75,33 +114,21 @@ impl Driver {
                 }
             };
             let event = tokio::select! {
-                Some(message) = inbox.recv() => match message {
-                    Inbox::Event(event) => event,
-                    Inbox::Session { generation, slot, outbound, admit } => {
-                        let answer = self.admission(generation, slot, sessions.contains_key(&slot));
-                        if answer.is_ok() {
-                            sessions.insert(slot, Some(outbound));
-                        }
-                        // A worker that hung up meanwhile is followed by its process's end.
-                        admit.send(answer).ok();
-                        continue;
-                    }
+                Some(message) = inbox.recv() => match self.take_in(message, &mut sessions, &to_self) {
+                    Some(event) => event,
+                    None => continue,
                 },
                 Some(event) = own.recv() => event,
                 () = timer => Event::Tick,
             };
             let life = self.machine.generation();
-            match &event {
-                Event::Worker { generation, .. } if *generation != life => {}
-                // Closing our half tells the worker that all it said was taken in; only then it exits, so
-                // that its end never overtakes its results.
-                Event::Worker { slot, input: Input::SessionClosed, .. } => {
-                    sessions.insert(*slot, None);
+            if let Event::Worker { generation, slot, input: Input::Exited(exit, _) } = &event
+                && *generation == life
+            {
+                match &mut self.launching {
+                    Launching::Local { running, .. } => drop(running.remove(slot)),
+                    Launching::External(attendants) => attendants.gone(*slot, *exit == Exit::Lost),
                 }
-                Event::Worker { slot, input: Input::Exited(..), .. } => {
-                    processes.remove(slot);
-                }
-                _ => {}
             }
             let timer_fired = matches!(event, Event::Tick);
             let actions = self.machine.step(event, born.elapsed());
@@ -116,25 +143,122 @@ impl Driver {
             }
             for action in actions {
                 match action {
-                    Action::Launch { slot } => {
-                        if let Some(launched) = self.launch(slot, &to_self).await {
-                            processes.insert(slot, launched);
-                        }
-                    }
+                    Action::Launch { slot } => self.launch(slot, &to_self).await,
                     Action::Send { slot, order } => {
-                        self.say(sessions.get(&slot).and_then(Option::as_ref), order)
+                        let seat = sessions.get(&slot).and_then(|seat| seat.outbound.as_ref());
+                        self.say(slot, seat, order);
                     }
-                    Action::Kill { slot, hard } => {
-                        if let Some(process) = processes.get(&slot) {
-                            process.kill(hard);
+                    Action::Kill { slot, hard } => self.kill(slot, hard, &to_self),
+                    Action::Record(body) => {
+                        if let (EventBody::State { state, reason }, Launching::External(attendants)) =
+                            (&body, &self.launching)
+                            && state.is_final()
+                        {
+                            attendants.end(*state, reason);
                         }
+                        self.record(body);
                     }
-                    Action::Record(body) => self.record(body),
                     Action::Wake(at) => wake = Some(at),
                 }
             }
         }
         self.registry.schedule();
+    }
+
+    /// Keeps account of who is connected; what is left is for the machine.
+    fn take_in(
+        &mut self,
+        message: Inbox,
+        sessions: &mut Sessions,
+        to_self: &UnboundedSender<Event>,
+    ) -> Option<Event> {
+        match message {
+            Inbox::Event(event) => return Some(event),
+            Inbox::Session { generation, slot, seat, rejoins, admit } => {
+                let taken = sessions.contains_key(&slot) && !(rejoins && self.is_external());
+                let answer = self.admission(generation, slot, taken);
+                if answer.is_ok() {
+                    sessions.insert(slot, seat);
+                }
+                // A worker that hung up meanwhile is followed by its process's end.
+                admit.send(answer).ok();
+            }
+            Inbox::SessionClosed { generation, slot, number } => {
+                if generation != self.machine.generation() {
+                    return None;
+                }
+                let seat = sessions.get_mut(&slot).filter(|seat| seat.number == number)?;
+                // Closing our half tells the worker that all it said was taken in; only then it exits, so
+                // that its end never overtakes its results.
+                seat.outbound = None;
+                if let Launching::External(attendants) = &self.launching
+                    && attendants.is_orphan(slot)
+                {
+                    self.lost(slot, to_self);
+                }
+                return Some(Event::Worker { generation, slot, input: Input::SessionClosed });
+            }
+            Inbox::Enlist { slot, world, attendant, admit } => {
+                let (host, pid) = (attendant.host.clone(), attendant.pid);
+                let answer = match &mut self.launching {
+                    Launching::External(attendants) => attendants.enlist(slot, world, attendant),
+                    Launching::Local { .. } => Err(Status::failed_precondition(
+                        "the coordinator launches this job's workers itself; submit it with --external",
+                    )),
+                };
+                if answer.is_ok() {
+                    tracing::info!("{}: rank {slot} is attended to by process {pid} on {host}", self.job.id);
+                }
+                // One that hung up meanwhile is followed by the end of its stream.
+                admit.send(answer.map(|()| Sink::new(&self.log(slot)))).ok();
+            }
+            Inbox::AttendantGone { slot, instance } => {
+                let open = sessions.get(&slot).is_some_and(|seat| seat.outbound.is_some());
+                if let Launching::External(attendants) = &mut self.launching
+                    && attendants.lost(slot, &instance)
+                    && !open
+                {
+                    self.lost(slot, to_self);
+                }
+            }
+        }
+        None
+    }
+
+    fn is_external(&self) -> bool {
+        matches!(self.launching, Launching::External(_))
+    }
+
+    /// A worker and its attendant are out of sight.
+    fn lost(&self, slot: u32, to_self: &UnboundedSender<Event>) {
+        let generation = self.machine.generation();
+        let input = Input::Exited(Exit::Lost, Vec::new());
+        // The receiver is gone only when the job has ended.
+        to_self.send(Event::Worker { generation, slot, input }).ok();
+    }
+
+    fn kill(&mut self, slot: u32, hard: bool, to_self: &UnboundedSender<Event>) {
+        let generation = self.machine.generation();
+        match &mut self.launching {
+            Launching::Local { running, .. } => {
+                if let Some(process) = running.get(&slot) {
+                    process.kill(hard);
+                }
+            }
+            Launching::External(attendants) => {
+                if !attendants.kill(slot, generation, hard) {
+                    self.lost(slot, to_self);
+                } else if hard {
+                    // A machine that is cut off answers nothing.
+                    let (silence, to_self) = (self.silence, to_self.clone());
+                    tokio::spawn(async move {
+                        tokio::time::sleep(silence).await;
+                        let input = Input::Exited(Exit::Lost, Vec::new());
+                        to_self.send(Event::Worker { generation, slot, input }).ok();
+                    });
+                }
+            }
+        }
     }
 
     /// Whether a session may take a slot. A stale or a second one must not get between a worker and its orders.
@@ -151,9 +275,47 @@ impl Driver {
         if taken { Err(format!("slot {slot} of {id} has joined already")) } else { Ok(()) }
     }
 
-    async fn launch(&self, slot: u32, to_self: &UnboundedSender<Event>) -> Option<Launched> {
+    fn log(&self, slot: u32) -> PathBuf {
+        log_folder(&self.job.spec.output_dir, &self.job.id).join(format!("rank-{slot}.log"))
+    }
+
+    async fn launch(&mut self, slot: u32, to_self: &UnboundedSender<Event>) {
         let generation = self.machine.generation();
-        let ticket = Ticket {
+        let ticket = self.ticket(generation, slot);
+        let log = self.log(slot);
+        let on_exit = to_self.clone();
+        let event = move |input| Event::Worker { generation, slot, input };
+        let failed = match &mut self.launching {
+            Launching::Local { launcher, running } => {
+                // The receiver is gone only when the job has ended.
+                let ended = move |exit, tail| drop(on_exit.send(event(Input::Exited(exit, tail))));
+                match launcher.launch(&ticket, &log, ended).await {
+                    Ok(launched) => {
+                        running.insert(slot, launched);
+                        None
+                    }
+                    Err(message) => Some(message),
+                }
+            }
+            Launching::External(attendants) => {
+                // The attendant has the token, and nobody on the way needs it.
+                let ticket = Ticket { token: String::new(), attended: true, ..ticket };
+                match serde_json::to_string(&ticket) {
+                    Ok(ticket) => {
+                        attendants.start(slot, generation, ticket);
+                        None
+                    }
+                    Err(error) => Some(error.to_string()),
+                }
+            }
+        };
+        if let Some(message) = failed {
+            to_self.send(event(Input::LaunchFailed(message))).ok();
+        }
+    }
+
+    fn ticket(&self, generation: Generation, slot: u32) -> Ticket {
+        Ticket {
             server: self.job.server.clone(),
             job: self.job.id.clone(),
             generation,
@@ -168,24 +330,19 @@ impl Driver {
                 evaluate => evaluate.clone(),
             },
             threads: self.job.threads,
-        };
-        let log = log_folder(&self.job.spec.output_dir, &self.job.id).join(format!("rank-{slot}.log"));
-        let on_exit = to_self.clone();
-        let event = move |input| Event::Worker { generation, slot, input };
-        // The receiver is gone only when the job has ended.
-        let ended = move |exit, tail| drop(on_exit.send(event(Input::Exited(exit, tail))));
-        match self.launcher.launch(&ticket, &log, ended).await {
-            Ok(launched) => Some(launched),
-            Err(message) => {
-                to_self.send(event(Input::LaunchFailed(message))).ok();
-                None
-            }
+            attended: false,
         }
     }
 
-    fn say(&self, session: Option<&Outbound>, order: Order) {
+    fn say(&self, slot: u32, session: Option<&Outbound>, order: Order) {
         let body = match order {
-            Order::Assign { rank, world } => Body::Assign(pb::Assign { rank, world, local_rank: rank }),
+            Order::Assign { rank, world } => {
+                let local_rank = match &self.launching {
+                    Launching::Local { .. } => Some(slot),
+                    Launching::External(attendants) => attendants.local_rank(slot),
+                };
+                Body::Assign(pb::Assign { rank, world, local_rank: local_rank.unwrap_or(rank) })
+            }
             Order::Begin { peers } => Body::Begin(pb::Begin { peers }),
             Order::Stop { reason } => Body::Stop(pb::Stop { reason }),
         };

@@ -50,7 +50,8 @@ struct Serve {
     /// How many worker processes may run at once [default: the number of cores].
     #[arg(long)]
     slots: Option<u32>,
-    /// The worker program [default: beside this program, or on the PATH].
+    /// The worker program, or `none`: then only jobs are taken that are submitted with --external [default: beside
+    /// this program, or on the PATH].
     #[arg(long, env = "SQUAD_WORKER")]
     worker: Option<PathBuf>,
     /// Threads of each worker [default: cores shared among a job's workers].
@@ -137,11 +138,12 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
         return Err(BadUsage(format!("--root {}: there is no such folder", root.display())).into());
     }
     let worker_program = match args.worker {
-        Some(path) if path.is_file() => path,
+        Some(path) if path.is_file() => Some(path),
+        Some(path) if path == Path::new("none") => None,
         Some(path) => {
             return Err(BadUsage(format!("--worker {}: there is no such file", path.display())).into());
         }
-        None => find_worker_program()?,
+        None => Some(find_worker_program()?),
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let config = Config {

@@ -240,6 +240,7 @@ mod tests {
             started_unix_ms: None,
             finished_unix_ms: None,
             processes: 1,
+            external: false,
             output_dir: String::new(),
             progress: None,
             failure: None,

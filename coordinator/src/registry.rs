@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::driver::{self, Driver, Inbox};
 use crate::job;
-use crate::launch::LocalLauncher;
+use crate::launch::{Attendants, Launching, LocalLauncher};
 use crate::metrics::Metrics;
 use crate::store::{Record, Store, StoreError};
 
@@ -45,6 +45,11 @@ pub(crate) enum SubmitError {
     /// Nobody would be left to run it.
     #[error("the coordinator is ending and takes no more jobs; submit it again when it is back")]
     Ending,
+    /// There is no program to run it with.
+    #[error(
+        "this coordinator has no squad-worker program; submit the job with --external, and start its workers"
+    )]
+    NoWorker,
     /// It could not be written down.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -134,8 +139,20 @@ impl Registry {
         &self.0.config
     }
 
-    /// Queues a job; it starts when there is room. `spec` is resolved.
-    pub(crate) fn submit(&self, spec: JobSpec, task: Task, processes: u32) -> Result<JobId, SubmitError> {
+    /// Queues a job; it starts when there is room, an external one at once. `spec` is resolved. Gives the job's
+    /// name and its workers' token.
+    pub(crate) fn submit(
+        &self,
+        spec: JobSpec,
+        task: Task,
+        processes: u32,
+        external: bool,
+    ) -> Result<(JobId, String), SubmitError> {
+        let launching = match (&self.0.config.worker_program, external) {
+            (_, true) => Launching::External(Attendants::new(processes)),
+            (Some(program), false) => Launching::local(LocalLauncher::new(program.clone())),
+            (None, false) => return Err(SubmitError::NoWorker),
+        };
         let id = JobId::new(&spec.name, &random_hex(3));
         let (inbox, received) = unbounded_channel();
         let record = Record {
@@ -147,6 +164,7 @@ impl Registry {
             started_unix_ms: None,
             finished_unix_ms: None,
             processes,
+            external,
             output_dir: spec.output_dir.clone(),
             progress: None,
             failure: None,
@@ -175,20 +193,18 @@ impl Registry {
             jobs.all.insert(id.clone(), entry);
         }
         self.record(&id, EventBody::State { state: JobState::Queued, reason: "waiting for its turn".into() });
-        let patience = std::time::Duration::from_secs_f64(spec.fault.patience_s);
+        let deadlines = Deadlines::from_patience(std::time::Duration::from_secs_f64(spec.fault.patience_s));
+        let machine = job::Machine::new(processes, deadlines, spec.fault.max_restarts);
         let driver = Driver {
             registry: self.clone(),
-            machine: job::Machine::new(
-                processes,
-                Deadlines::from_patience(patience),
-                spec.fault.max_restarts,
-            ),
-            launcher: LocalLauncher::new(self.0.config.worker_program.clone()),
+            machine: if external { machine.attended() } else { machine },
+            launching,
+            silence: deadlines.silence,
             job: driver::Assignment {
                 id: id.clone(),
                 spec,
                 task,
-                token,
+                token: token.clone(),
                 server: self.0.server.clone(),
                 threads: self.0.config.threads_of(processes),
                 world: processes,
@@ -196,7 +212,7 @@ impl Registry {
         };
         tokio::spawn(driver.run(received));
         self.schedule();
-        Ok(id)
+        Ok((id, token))
     }
 
     /// Starts queued jobs in their order, as far as slots reach. A job that does not fit holds up those
@@ -207,17 +223,17 @@ impl Registry {
             .all
             .values()
             .filter(|e| e.started && !e.record.state.is_final())
-            .map(|e| e.record.processes)
+            .map(|e| e.record.slots())
             .sum();
         let mut free = self.0.config.slots.saturating_sub(used);
         let mut waiting: Vec<&mut Entry> =
             jobs.all.values_mut().filter(|e| !e.started && !e.record.state.is_final()).collect();
         waiting.sort_by_key(|e| e.order);
         for entry in waiting {
-            if entry.record.processes > free {
+            if entry.record.slots() > free {
                 break;
             }
-            free -= entry.record.processes;
+            free -= entry.record.slots();
             entry.started = true;
             if let Some(inbox) = &entry.inbox {
                 // A driver that is gone has recorded the job's end.
@@ -334,6 +350,11 @@ impl Registry {
 }
 
 impl Record {
+    /// How many of this machine's slots it takes.
+    fn slots(&self) -> u32 {
+        if self.external { 0 } else { self.processes }
+    }
+
     /// Folds an event in.
     fn apply(&mut self, event: &Event) {
         match &event.body {

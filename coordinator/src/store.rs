@@ -24,6 +24,9 @@ pub(crate) struct Record {
     pub(crate) started_unix_ms: Option<u64>,
     pub(crate) finished_unix_ms: Option<u64>,
     pub(crate) processes: u32,
+    /// Something else places its workers.
+    #[serde(default)]
+    pub(crate) external: bool,
     pub(crate) output_dir: String,
     pub(crate) progress: Option<Progress>,
     pub(crate) failure: Option<FailureReport>,

@@ -14,6 +14,9 @@ pub struct Deadlines {
     pub silence: Duration,
     /// From launch to Hello.
     pub hello: Duration,
+    /// From launch to Hello where something else places the workers: a cluster's queue is slow, and a lost machine
+    /// is replaced within this.
+    pub gather: Duration,
     /// From Assign to Ready: loading weights and building features.
     pub ready: Duration,
     /// One wait inside a collective operation.
@@ -32,6 +35,7 @@ impl Deadlines {
             beat: patience / 12,
             silence: patience / 2,
             hello: patience,
+            gather: patience * 10,
             ready: patience * 10,
             collective: patience,
             late: patience / 4,
@@ -54,6 +58,7 @@ mod tests {
             prop_assert!(d.late < d.silence, "there is a warning before there is a failure");
             prop_assert!(d.silence < d.collective, "a dead worker is blamed before its victims time out");
             prop_assert!(d.hello <= d.ready);
+            prop_assert!(d.hello < d.gather && d.silence < d.gather, "a lost worker's place can be taken again in time");
             prop_assert!(d.stop_grace > d.beat);
         }
     }

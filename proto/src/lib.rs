@@ -39,4 +39,4 @@ pub use failure::{FailureCode, FailureReport};
 pub use ids::{Fence, Generation, JobId, Rank};
 pub use spec::{JobSpec, ValidSpec};
 pub use task::Task;
-pub use ticket::Ticket;
+pub use ticket::{Invitation, Ticket};

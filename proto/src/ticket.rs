@@ -34,6 +34,38 @@ pub struct Ticket {
     pub task: Task,
     /// How many threads the worker computes with.
     pub threads: usize,
+    /// The worker has an attendant: it outlives its connection to the coordinator, and comes back to it.
+    #[serde(default)]
+    pub attended: bool,
+}
+
+/// What lets attendants join a job whose workers are placed by something else: the content of a ticket file.
+///
+/// It carries a secret: the file has mode 0600, or is a mounted Secret.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invitation {
+    /// Where the coordinator can be reached.
+    pub server: String,
+    /// The job.
+    pub job: JobId,
+    /// Proof towards the coordinator and, in the ring, towards the other workers.
+    pub token: String,
+    /// How many workers the job waits for.
+    pub world: u32,
+    /// The job's patience in seconds.
+    pub patience_s: f64,
+}
+
+impl std::fmt::Debug for Invitation {
+    /// Leaves the token out.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Invitation")
+            .field("server", &self.server)
+            .field("job", &self.job)
+            .field("world", &self.world)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Ticket {
@@ -81,7 +113,16 @@ mod tests {
             spec: serde_json::from_value(spec).unwrap(),
             task: super::Task::default(),
             threads: 1,
+            attended: false,
         };
         assert!(!format!("{ticket:?}").contains("very-secret"));
+        let invitation = super::Invitation {
+            server: "http://127.0.0.1:1".into(),
+            job: super::JobId("a-1".into()),
+            token: "very-secret".into(),
+            world: 2,
+            patience_s: 60.0,
+        };
+        assert!(!format!("{invitation:?}").contains("very-secret"));
     }
 }

@@ -4,6 +4,7 @@
 //! it answers however long a step takes; the compute thread owns the network and never waits for the
 //! network but in the ring.
 
+mod attend;
 mod control;
 mod failure;
 mod join;
@@ -28,9 +29,21 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Take part in a job. Reads a ticket, one line of JSON, from standard input, which stays open as long
-    /// as the launcher lives.
-    Join,
+    /// Take part in a job.
+    ///
+    /// Under mpirun, srun, or as pods of a Kubernetes job: with --ticket FILE of a job that was submitted with
+    /// --external, or with --rendezvous DIR and --spec SPEC without a coordinator. The process goes through the
+    /// restarts of the job and ends with it: 0 succeeded, 1 failed, 130 stopped.
+    ///
+    /// Without either it is started by a coordinator: it reads a ticket, one line of JSON, from standard input, which
+    /// stays open as long as the launcher lives.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "Examples:\n  mpirun -np 2 squad-worker join --spec job.yaml --rendezvous run\n  \
+                      srun --kill-on-bad-exit=0 squad-worker join --ticket shared/ticket\n  \
+                      squad-worker join --ticket /etc/squad/ticket --world 4 --slots 2    in a pod of an Indexed Job"
+    )]
+    Join(Box<attend::JoinArgs>),
     /// Answer one question with a fine-tuned model.
     Predict(predict::PredictArgs),
     /// Hold a model against values that another program computed with its weights.
@@ -49,7 +62,8 @@ fn main() -> ExitCode {
         )
         .init();
     let outcome = match args.command {
-        Command::Join => join::join(),
+        Command::Join(args) if args.ticket.is_some() || args.rendezvous.is_some() => attend::join(&args),
+        Command::Join(_) => join::join(),
         Command::Predict(args) => predict::predict(&args),
         Command::Verify(args) => verify::verify(&args),
     };

@@ -20,6 +20,13 @@ use tonic::Streaming;
 use crate::control::{Begin, FromCompute, Place};
 use crate::progress::Position;
 
+/// How often a worker that comes back tries.
+const REJOIN_PAUSE: Duration = Duration::from_millis(500);
+/// How long one attempt to connect may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How often a silent connection is tested, and how long the answer may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
 /// How the process should end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -56,15 +63,13 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Ended> {
     let deadlines = Deadlines::from_patience(session.ticket.patience());
     let (say, outbound) = unbounded_channel();
-    let mut talk =
-        Talk { fence: session.ticket.fence(), say, position: session.position.clone(), rank: None };
-    talk.say(Say::Hello(pb::Hello {
-        token: session.ticket.token.clone(),
-        slot: session.ticket.slot,
-        pid: std::process::id(),
-        host: nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default(),
-        ring_address: session.ring_address.to_string(),
-    }));
+    let mut talk = Talk {
+        fence: session.ticket.fence(),
+        say: Some(say),
+        position: session.position.clone(),
+        rank: None,
+    };
+    talk.say(Say::Hello(session.hello(false)));
     // The coordinator answers a session only once it has heard hello, which therefore waits in the channel.
     let mut hear = open(&session.ticket, outbound, deadlines.hello).await?;
     let mut beat = tokio::time::interval(deadlines.beat);
@@ -77,6 +82,10 @@ pub(crate) async fn run(
                     tracing::error!("the coordinator closed the session");
                     if !begun {
                         return Ok(Ended::Badly);
+                    }
+                    if let Some(again) = rejoin(&session, &mut talk, &mut lifeline).await {
+                        hear = again;
+                        continue;
                     }
                     return Ok(give_up(&session, &mut from_compute, deadlines.stop_grace).await);
                 };
@@ -104,8 +113,8 @@ pub(crate) async fn run(
                 }
             }
             event = from_compute.recv() => {
-                if let Some(ended) = talk.pass_on(event.context("the compute thread ended without a word")?) {
-                    return Ok(close(talk, hear, ended).await);
+                if let Some((last, ended)) = talk.pass_on(event.context("the compute thread ended without a word")?) {
+                    return Ok(session.farewell(talk, hear, (last, ended), &mut lifeline).await);
                 }
             }
             _ = beat.tick() => {
@@ -130,13 +139,93 @@ pub(crate) async fn run(
     }
 }
 
+impl Session {
+    fn hello(&self, rejoins: bool) -> pb::Hello {
+        pb::Hello {
+            token: self.ticket.token.clone(),
+            slot: self.ticket.slot,
+            pid: std::process::id(),
+            host: nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default(),
+            ring_address: self.ring_address.to_string(),
+            rejoins,
+        }
+    }
+
+    /// Says the last of it and ends the session. Where the connection breaks before all was taken in, a worker with an
+    /// attendant comes back and says it again.
+    async fn farewell(
+        &self,
+        mut talk: Talk,
+        mut hear: Streaming<pb::ToWorker>,
+        (last, ended): (Say, Ended),
+        lifeline: &mut oneshot::Receiver<()>,
+    ) -> Ended {
+        loop {
+            talk.say(last.clone());
+            talk.end();
+            if drained(&mut hear).await {
+                return ended;
+            }
+            match rejoin(self, &mut talk, lifeline).await {
+                Some(again) => hear = again,
+                None => return ended,
+            }
+        }
+    }
+}
+
+/// Comes back to a coordinator whose connection broke, while the compute thread goes on: the ring needs no
+/// coordinator. `None` for a worker without an attendant, and when patience has run out.
+async fn rejoin(
+    session: &Session,
+    talk: &mut Talk,
+    lifeline: &mut oneshot::Receiver<()>,
+) -> Option<Streaming<pb::ToWorker>> {
+    if !session.ticket.attended {
+        return None;
+    }
+    let patience = Deadlines::from_patience(session.ticket.patience()).collective;
+    let trying = async {
+        loop {
+            let (say, outbound) = unbounded_channel();
+            talk.say = Some(say);
+            talk.say(Say::Hello(session.hello(true)));
+            match open(&session.ticket, outbound, patience).await {
+                Ok(hear) => return hear,
+                Err(error) => tracing::debug!("{error:#}; trying again"),
+            }
+            tokio::time::sleep(REJOIN_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        hear = tokio::time::timeout(patience, trying) => hear.ok(),
+        // The attendant has been told that this life is over, or is gone itself.
+        _ = lifeline => None,
+    }
+}
+
+/// A connection to a coordinator.
+///
+/// # Errors
+/// When nobody answers at that address.
+pub(crate) async fn channel(server: &str) -> anyhow::Result<tonic::transport::Channel> {
+    let endpoint = tonic::transport::Endpoint::from_shared(server.to_owned())
+        .with_context(|| format!("{server} is no address of a coordinator, such as http://HOST:PORT"))?;
+    // A machine that is cut off says nothing: it is asked.
+    let endpoint = endpoint
+        .connect_timeout(CONNECT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    Ok(endpoint.connect().await?)
+}
+
 async fn open(
     ticket: &Ticket,
     outbound: UnboundedReceiver<pb::FromWorker>,
     patience: Duration,
 ) -> anyhow::Result<Streaming<pb::ToWorker>> {
     let connect = async {
-        let mut client = pb::workers_client::WorkersClient::connect(ticket.server.clone()).await?;
+        let mut client = pb::workers_client::WorkersClient::new(channel(&ticket.server).await?);
         let answer = client.session(UnboundedReceiverStream::new(outbound)).await?;
         anyhow::Ok(answer.into_inner())
     };
@@ -175,27 +264,47 @@ async fn leave_early(talk: Talk, hear: Streaming<pb::ToWorker>) -> Ended {
 }
 
 /// Ends this side of the session and waits until the coordinator has taken in everything.
-async fn close(talk: Talk, mut hear: Streaming<pb::ToWorker>, ended: Ended) -> Ended {
-    drop(talk);
-    let drained = async { while let Some(Ok(_)) = hear.next().await {} };
-    if tokio::time::timeout(Duration::from_secs(5), drained).await.is_err() {
-        tracing::warn!("the coordinator did not close the session");
-    }
+async fn close(mut talk: Talk, mut hear: Streaming<pb::ToWorker>, ended: Ended) -> Ended {
+    talk.end();
+    drained(&mut hear).await;
     ended
+}
+
+/// Waits until the coordinator has taken in everything; false when the connection broke before.
+async fn drained(hear: &mut Streaming<pb::ToWorker>) -> bool {
+    let drained = async {
+        loop {
+            match hear.next().await {
+                None => return true,
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return false,
+            }
+        }
+    };
+    match tokio::time::timeout(Duration::from_secs(5), drained).await {
+        Ok(whole) => whole,
+        Err(_) => {
+            tracing::warn!("the coordinator did not close the session");
+            true
+        }
+    }
 }
 
 /// The outgoing half of the session.
 struct Talk {
     fence: Fence,
-    say: UnboundedSender<pb::FromWorker>,
+    /// Nothing once this side has said its last.
+    say: Option<UnboundedSender<pb::FromWorker>>,
     position: Position,
     rank: Option<u32>,
 }
 
 impl Talk {
     fn say(&self, body: Say) {
-        // A closed session is noticed where it is read.
-        self.say.send(pb::FromWorker { fence: Some((&self.fence).into()), body: Some(body) }).ok();
+        if let Some(say) = &self.say {
+            // A closed session is noticed where it is read.
+            say.send(pb::FromWorker { fence: Some((&self.fence).into()), body: Some(body) }).ok();
+        }
     }
 
     fn beat(&self) {
@@ -207,8 +316,13 @@ impl Talk {
         self.say(Say::Beat(pb::Beat { phase: pb::Phase::from(phase).into(), done, doing, doing_ms, waits }));
     }
 
-    /// Passes on what the compute thread says; gives how the process should end if that was the last of it.
-    fn pass_on(&self, event: FromCompute) -> Option<Ended> {
+    fn end(&mut self) {
+        self.say = None;
+    }
+
+    /// Passes on what the compute thread says; if that is the last of it, gives what is to be said and how the process
+    /// should end.
+    fn pass_on(&self, event: FromCompute) -> Option<(Say, Ended)> {
         match event {
             FromCompute::Ready { layout, data, start } => {
                 self.say(Say::Ready(pb::Ready { layout_sha256: layout, data_sha256: data, start }));
@@ -220,25 +334,20 @@ impl Talk {
         None
     }
 
-    fn finish(&self, outcome: Result<Outcome, FailureReport>) -> Ended {
+    fn finish(&self, outcome: Result<Outcome, FailureReport>) -> (Say, Ended) {
         match outcome {
             Ok(Outcome::Completed(results)) => {
                 let results_json = results.map(|r| r.to_string()).unwrap_or_default();
-                self.say(Say::Completed(pb::Completed { results_json }));
-                Ended::Well
+                (Say::Completed(pb::Completed { results_json }), Ended::Well)
             }
-            Ok(Outcome::Stopped(step)) => {
-                self.say(Say::Stopped(pb::Stopped { step }));
-                Ended::Well
-            }
+            Ok(Outcome::Stopped(step)) => (Say::Stopped(pb::Stopped { step }), Ended::Well),
             Err(mut report) => {
                 let (phase, done) = self.position.get();
                 report.rank = self.rank;
                 report.phase = Some(phase);
                 report.step = (phase == squad_proto::Phase::Train).then_some(done);
                 tracing::error!("{report}");
-                self.say(Say::Failure((&report).into()));
-                Ended::Badly
+                (Say::Failure((&report).into()), Ended::Badly)
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod machines;
 mod models;
 mod spec;
 
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use bench::{AllReduceArgs, BenchCommand, Carrier, Owner};
 pub(crate) use data::{DataCommand, FeaturesFor, FeaturizeArgs, PrepareArgs, Release, StatsArgs, WindowRule};
+pub(crate) use machines::{ExternalArgs, Hosts, RunArgs};
 pub(crate) use models::{ConvertArgs, FetchArgs, ModelsCommand, VerifyArgs};
 pub(crate) use spec::{RecipesCommand, SpecArgs};
 
@@ -63,12 +65,13 @@ pub(crate) enum Command {
 Examples:
   squadctl run job.yaml
   squadctl run job.yaml -np 4 --set train.epochs=1 --set train.learning_rate=2e-4
+  squadctl run job.yaml -np 4 -H a:2,b:2                    on two machines, through Open MPI
   squadctl run --recipe electra-base-squad2 --set model=models/electra --set output_dir=out/electra
   squadctl run job.yaml --eval-only                         evaluate the newest checkpoint
   squadctl run job.yaml --eval-only --checkpoint all        every checkpoint; the best one is named
   squadctl run job.yaml --output json 2>events.jsonl >job.json"
     )]
-    Run(SpecArgs),
+    Run(Box<RunArgs>),
     /// Hand a job to a daemon
     ///
     /// Prints the job's identifier. Relative paths in the spec start at the daemon's root folder, with --recipe
@@ -80,12 +83,16 @@ Examples:
   squadctl submit job.yaml
   squadctl submit job.yaml --wait --set name=second-try
   squadctl submit --recipe bert-base-uncased-squad2
+  squadctl submit job.yaml --external --ticket-file ticket   for workers that Slurm or Kubernetes places
   squadctl submit job.yaml --server http://gpu-box:7311"
     )]
     Submit {
         /// The job.
         #[command(flatten)]
         spec: SpecArgs,
+        /// Who places the workers.
+        #[command(flatten)]
+        external: ExternalArgs,
         /// Watch the job to its end.
         #[arg(long)]
         wait: bool,

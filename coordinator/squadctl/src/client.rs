@@ -4,9 +4,9 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use squad_proto::Task;
 use squad_proto::pb;
 use squad_proto::pb::jobs_client::JobsClient;
+use squad_proto::{Invitation, JobId, Task};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
@@ -25,7 +25,33 @@ pub(crate) struct Client {
     url: String,
 }
 
+/// A job that was taken.
+pub(crate) struct Submitted {
+    /// Its identifier.
+    pub(crate) job: String,
+    /// For an external job: what its workers prove themselves with.
+    worker_token: String,
+}
+
+impl Submitted {
+    /// What lets workers join that something else places.
+    pub(crate) fn invitation(&self, server: &str, world: u32, patience_s: f64) -> Invitation {
+        Invitation {
+            server: server.to_owned(),
+            job: JobId(self.job.clone()),
+            token: self.worker_token.clone(),
+            world,
+            patience_s,
+        }
+    }
+}
+
 impl Client {
+    /// Where the daemon is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Connects to a daemon.
     pub(crate) async fn connect(url: &str) -> anyhow::Result<Self> {
         let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
@@ -42,16 +68,19 @@ impl Client {
         Ok(Self { jobs: JobsClient::new(channel).max_decoding_message_size(LARGEST_ANSWER), url })
     }
 
-    /// Submits a spec (JSON); gives the job's identifier. 0 processes means the spec's workers.
+    /// Submits a spec (JSON). 0 processes means the spec's workers.
     pub(crate) async fn submit(
         &self,
         spec_json: String,
         task: &Task,
         processes: u32,
-    ) -> anyhow::Result<String> {
+        external: bool,
+    ) -> anyhow::Result<Submitted> {
         let task_json = serde_json::to_string(task).context("cannot write the task as JSON")?;
-        let request = pb::SubmitRequest { spec_json, task_json, processes };
-        Ok(self.jobs.clone().submit(request).await.map_err(|status| self.fault(&status))?.into_inner().job)
+        let request = pb::SubmitRequest { spec_json, task_json, processes, external };
+        let reply = self.jobs.clone().submit(request).await.map_err(|status| self.fault(&status))?;
+        let pb::SubmitReply { job, worker_token } = reply.into_inner();
+        Ok(Submitted { job, worker_token })
     }
 
     /// One job.

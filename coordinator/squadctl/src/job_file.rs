@@ -68,6 +68,12 @@ impl JobFile {
         Ok(file)
     }
 
+    /// The job's patience in seconds, and how many workers it asks for.
+    pub(crate) fn gang(&self) -> (f64, u32) {
+        let spec = self.spec.get();
+        (spec.fault.patience_s, spec.resources.workers)
+    }
+
     /// What is to be done with the spec.
     pub(crate) fn task(&self) -> &Task {
         &self.task

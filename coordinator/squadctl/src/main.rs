@@ -7,6 +7,7 @@
 //! | `commands` | what each command does |
 //! | `job_file` | from a spec's file to a job that can be submitted |
 //! | `client` | the daemon's gRPC service, its errors in a user's words |
+//! | `ticket_file` | what lets workers join that something else places |
 //! | `follow` | watching a job to its end, and what Ctrl-C means there |
 //! | `view` | events as bars, as lines, or as JSON |
 //! | `job`, `report`, `figures` | a job as a document, as text, and the numbers in it |
@@ -25,6 +26,7 @@ mod job_file;
 mod output;
 mod report;
 mod sizes;
+mod ticket_file;
 mod view;
 
 use std::process::ExitCode;

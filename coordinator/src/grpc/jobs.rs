@@ -91,16 +91,20 @@ impl pb::jobs_server::Jobs for JobsService {
         let spec = self.spec(&request.spec_json, &task)?;
         let processes = if request.processes == 0 { spec.resources.workers } else { request.processes };
         let slots = self.registry.config().slots;
-        if processes > slots {
+        if processes > slots && !request.external {
             return Err(Status::invalid_argument(format!(
                 "the job wants {processes} workers, but the coordinator has {slots} slots; lower resources.workers or start it with --slots {processes}"
             )));
         }
-        let id = self.registry.submit(spec, task, processes).map_err(|error| match error {
+        let submitted = self.registry.submit(spec, task, processes, request.external);
+        let (id, token) = submitted.map_err(|error| match error {
             SubmitError::Ending => Status::unavailable(error.to_string()),
+            SubmitError::NoWorker => Status::failed_precondition(error.to_string()),
             SubmitError::Store(_) => Status::internal(error.to_string()),
         })?;
-        Ok(Response::new(pb::SubmitReply { job: id.0 }))
+        // Whoever may submit may run the workers; nobody else is told.
+        let worker_token = if request.external { token } else { String::new() };
+        Ok(Response::new(pb::SubmitReply { job: id.0, worker_token }))
     }
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::Job>, Status> {

@@ -1,5 +1,6 @@
 //! The two gRPC services: decode, ask, encode; no decision.
 
+mod attend;
 mod jobs;
 mod workers;
 

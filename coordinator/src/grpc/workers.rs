@@ -1,5 +1,6 @@
 //! Workers' sessions.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use squad_proto::pb::from_worker::Body;
@@ -10,9 +11,13 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::driver::Inbox;
+use super::attend;
+use crate::driver::{Inbox, Seat};
 use crate::job::{Doing, Event, Having, Input};
 use crate::registry::Registry;
+
+/// Numbers sessions, so that the end of one is not taken for that of the next.
+static SESSIONS: AtomicU64 = AtomicU64::new(0);
 
 /// The service of workers.
 pub(crate) struct WorkersService {
@@ -20,7 +25,7 @@ pub(crate) struct WorkersService {
 }
 
 /// Compares without telling, by its duration, how much was right.
-fn same_secret(a: &str, b: &str) -> bool {
+pub(super) fn same_secret(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |all, (x, y)| all | (x ^ y)) == 0
 }
 
@@ -48,9 +53,12 @@ impl pb::workers_server::Workers for WorkersService {
         let (outbound, answers) = unbounded_channel();
         let (generation, slot, inbox) = (fence.generation, hello.slot, credentials.inbox);
         let (admit, admitted) = oneshot::channel();
-        inbox.send(Inbox::Session { generation, slot, outbound, admit }).map_err(|_| gone())?;
+        let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
+        let (seat, rejoins) = (Seat { number, outbound: Some(outbound) }, hello.rejoins);
+        inbox.send(Inbox::Session { generation, slot, seat, rejoins, admit }).map_err(|_| gone())?;
         // Nothing that it says is passed on before the driver has let it in.
         admitted.await.map_err(|_| gone())?.map_err(Status::failed_precondition)?;
+        let closed = inbox.clone();
         let tell =
             move |input| inbox.send(Inbox::Event(Event::Worker { generation, slot, input })).map_err(drop);
         tell(Input::Hello { ring: hello.ring_address }).map_err(|()| gone())?;
@@ -68,9 +76,18 @@ impl pb::workers_server::Workers for WorkersService {
                 }
             }
             // The job may have ended meanwhile.
-            tell(Input::SessionClosed).ok();
+            closed.send(Inbox::SessionClosed { generation, slot, number }).ok();
         });
         Ok(Response::new(UnboundedReceiverStream::new(answers)))
+    }
+
+    type AttendStream = UnboundedReceiverStream<Result<pb::ToAttendant, Status>>;
+
+    async fn attend(
+        &self,
+        request: Request<Streaming<pb::FromAttendant>>,
+    ) -> Result<Response<Self::AttendStream>, Status> {
+        attend::attend(&self.registry, request.into_inner()).await
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn of_exit(rank: u32, exit: Exit, tail: Vec<String>) -> FailureReport
 pub(crate) enum Weight {
     /// A rank's own report, a process that was killed, or what the coordinator saw itself.
     Cause,
-    /// A process that ended without a word: it may be the cause, or have fled from it.
+    /// A process that ended without a word, or is out of sight: it may be the cause, or have fled from it.
     Flight,
     /// What can only follow from another's failure.
     Echo,
@@ -31,7 +31,7 @@ pub(crate) enum Weight {
 pub(crate) fn weight(report: &FailureReport, exit: Option<Exit>) -> Weight {
     match exit {
         _ if report.secondary => Weight::Echo,
-        Some(Exit::Code(_)) => Weight::Flight,
+        Some(Exit::Code(_) | Exit::Lost) => Weight::Flight,
         Some(Exit::Signal(_)) | None => Weight::Cause,
     }
 }

@@ -84,12 +84,15 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// Nobody knows: the connections to it and to its attendant ended.
+    Lost,
 }
 
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "ended with exit code {code}"),
+            Self::Lost => f.write_str("was lost together with whatever launched it"),
             Self::Signal(signal) => match nix::sys::signal::Signal::try_from(*signal) {
                 Ok(known) => write!(f, "was killed by signal {signal} ({known})"),
                 Err(_) => write!(f, "was killed by signal {signal}"),

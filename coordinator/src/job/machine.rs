@@ -1,5 +1,7 @@
 //! The transition function.
 
+mod attended;
+
 use std::time::Duration;
 
 use squad_proto::{Deadlines, EventBody, FailureCode, FailureReport, Generation, JobState, Phase};
@@ -47,6 +49,8 @@ pub struct Machine {
     /// The rank that the log has named as late.
     named_late: Option<usize>,
     results: Option<serde_json::Value>,
+    /// Something else places the workers: they are waited for.
+    attended: bool,
 }
 
 impl Machine {
@@ -70,6 +74,7 @@ impl Machine {
             failed_late: None,
             named_late: None,
             results: None,
+            attended: false,
         }
     }
 
@@ -141,7 +146,8 @@ impl Machine {
         if self.state != JobState::Queued {
             return;
         }
-        self.enter(JobState::Starting, format!("launching {} workers", self.workers.len()), actions);
+        let doing = if self.attended { "waiting for" } else { "launching" };
+        self.enter(JobState::Starting, format!("{doing} {} workers", self.workers.len()), actions);
         self.launch(now, actions);
     }
 
@@ -222,8 +228,7 @@ impl Machine {
                     self.stopped_after = Some(step);
                 }
                 if self.cause.is_none() {
-                    // Somebody asked the worker, not us: its machine is wanted back, say. The others follow it.
-                    self.cancel(&format!("rank {rank} was asked to end by SIGTERM"), now, actions);
+                    self.left(rank, now, actions);
                 }
             }
             // The end of the process follows, or silence.
@@ -238,14 +243,14 @@ impl Machine {
     }
 
     fn hello(&mut self, slot: usize, ring: String, actions: &mut Vec<Action>) {
-        if self.workers[slot].ring.is_some() {
-            return;
-        }
-        self.workers[slot].ring = Some(ring);
         let (rank, world) = (slot as u32, self.workers.len() as u32);
-        actions.push(Action::Send { slot: rank, order: Order::Assign { rank, world } });
+        // One that comes back has its place.
+        if self.workers[slot].ring.is_none() {
+            self.workers[slot].ring = Some(ring);
+            actions.push(Action::Send { slot: rank, order: Order::Assign { rank, world } });
+        }
         if self.cause.is_some() {
-            // Too late: it was launched, but the job is ending.
+            // Too late, or told while it could not hear.
             actions
                 .push(Action::Send { slot: rank, order: Order::Stop { reason: "the job is ending".into() } });
         }
@@ -358,7 +363,11 @@ impl Machine {
         if self.cause.is_none()
             && let Some((slot, sentence)) = self.overdue(now)
         {
-            let report = FailureReport::new(FailureCode::WorkerStalled, sentence).of_rank(slot as u32);
+            let absent = self.attended && self.workers[slot].ring.is_none();
+            let report = match absent {
+                true => FailureReport::new(FailureCode::Launch, self.absence(now)),
+                false => FailureReport::new(FailureCode::WorkerStalled, sentence).of_rank(slot as u32),
+            };
             self.report(self.workers[slot].located(report, self.place()), now, actions);
         }
         self.name_late(now, actions);
@@ -408,6 +417,8 @@ impl Machine {
     /// Begins the next life.
     fn restart(&mut self, now: Duration, actions: &mut Vec<Action>) {
         self.generation = self.generation.next();
+        // Without a failure, a worker was asked to leave.
+        let which = if self.reports.is_empty() { "once more".into() } else { self.restarts.ordinal() };
         self.workers.fill(Worker::default());
         self.reports.clear();
         self.cause = None;
@@ -415,7 +426,7 @@ impl Machine {
         self.stopped_after = None;
         self.results = None;
         let from = if self.trained { "from the newest checkpoint" } else { "from the start" };
-        self.enter(JobState::Starting, format!("{}, {from}", self.restarts.ordinal()), actions);
+        self.enter(JobState::Starting, format!("{which}, {from}"), actions);
         self.launch(now, actions);
     }
 
@@ -423,6 +434,10 @@ impl Machine {
     fn conclude(&mut self, now: Duration, actions: &mut Vec<Action>) {
         if self.state.is_final() || self.workers.iter().any(|w| !w.gone) {
             return;
+        }
+        if self.cause.is_none() && !self.reports.is_empty() {
+            // Nobody is left who could tell more of the cause.
+            self.fail(now, actions);
         }
         if let Some(Cause::Restart(wait)) = self.cause {
             if self.restart_at.is_none() {

@@ -19,6 +19,8 @@
 //!
 //! [`Duration`]: std::time::Duration
 
+#[cfg(test)]
+mod attended_tests;
 mod blame;
 mod event;
 mod late;

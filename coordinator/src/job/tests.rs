@@ -7,25 +7,25 @@ use squad_proto::{Deadlines, EventBody, FailureCode, FailureReport, Generation, 
 
 use super::{Action, Event, Exit, Having, Input, Machine, Order};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 fn machine(world: u32) -> Machine {
     Machine::new(world, Deadlines::from_patience(PATIENCE), 0)
 }
 
-fn at(seconds: u64) -> Duration {
+pub(super) fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn of(slot: u32, input: Input) -> Event {
+pub(super) fn of(slot: u32, input: Input) -> Event {
     Event::Worker { generation: Generation::FIRST, slot, input }
 }
 
-fn hello(slot: u32) -> Event {
+pub(super) fn hello(slot: u32) -> Event {
     of(slot, Input::Hello { ring: format!("127.0.0.1:{slot}") })
 }
 
-fn ready(slot: u32, data: &str) -> Event {
+pub(super) fn ready(slot: u32, data: &str) -> Event {
     of(slot, Input::Ready(Having { data: data.into(), ..Having::default() }))
 }
 
@@ -42,7 +42,7 @@ fn running(world: u32) -> Machine {
     machine
 }
 
-fn records(actions: &[Action]) -> Vec<&EventBody> {
+pub(super) fn records(actions: &[Action]) -> Vec<&EventBody> {
     actions.iter().filter_map(|a| if let Action::Record(body) = a { Some(body) } else { None }).collect()
 }
 

@@ -43,6 +43,11 @@ impl Sink {
         }
     }
 
+    /// Takes in lines that came another way; their tail is kept where they come from.
+    pub(crate) fn lines(&self, lines: &[String]) {
+        lines.iter().for_each(|line| self.line(line.as_bytes(), false));
+    }
+
     fn line(&self, bytes: &[u8], keep_tail: bool) {
         let text = String::from_utf8_lossy(bytes);
         let text = text.trim_end_matches(['\n', '\r']);

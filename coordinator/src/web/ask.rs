@@ -51,7 +51,11 @@ pub(super) async fn ask(
         return Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, sentence.into()));
     };
     let config = shared.registry.config();
-    let mut command = Command::new(&config.worker_program);
+    let Some(program) = &config.worker_program else {
+        let sentence = "this coordinator has no squad-worker program, which answers questions";
+        return Err(Refusal(StatusCode::CONFLICT, sentence.into()));
+    };
+    let mut command = Command::new(program);
     command.arg("predict").arg("--model").arg(&model).args(["--output", "json"]);
     // With `=`, so that a text that begins with a hyphen is no flag.
     command.arg(format!("--question={}", question.question)).arg(format!("--context={}", question.context));
@@ -61,7 +65,7 @@ pub(super) async fn ask(
     let output = match tokio::time::timeout(DEADLINE, command.output()).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => {
-            return Err(broken(format!("cannot start {}: {error}", config.worker_program.display())));
+            return Err(broken(format!("cannot start {}: {error}", program.display())));
         }
         Err(_) => return Err(broken(format!("no answer within {} s", DEADLINE.as_secs()))),
     };

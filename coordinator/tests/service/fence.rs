@@ -18,6 +18,7 @@ async fn intrude(address: SocketAddr, job: &str, generation: u32, token: &str) -
         pid: 1,
         host: "elsewhere".into(),
         ring_address: "127.0.0.1:1".into(),
+        rejoins: false,
     };
     let lie = FailureReport::new(FailureCode::NotFinite, "a lie");
     let messages = [Body::Hello(hello), Body::Failure((&lie).into())]

@@ -92,7 +92,7 @@ pub(crate) fn config(root: &Path, slots: u32) -> Config {
     Config {
         root: root.to_owned(),
         store: StoreLocation::File(root.join("state/jobs.sqlite")),
-        worker_program: fake_worker(),
+        worker_program: Some(fake_worker()),
         slots,
         threads: Some(1),
     }

@@ -198,7 +198,7 @@ async fn a_stopped_process_is_stalled_and_killed() {
 async fn a_worker_program_that_cannot_start_is_named() {
     let folder = folder();
     let mut config = config(folder.path(), 1);
-    config.worker_program = folder.path().join("train.json");
+    config.worker_program = Some(folder.path().join("train.json"));
     let mut service = Service::with(config).await;
     let job = service.submit(&spec("succeed", 1, 10.0)).await;
     let events = service.end(&job).await;

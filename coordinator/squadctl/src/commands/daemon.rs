@@ -4,24 +4,36 @@ use serde_json::json;
 use squad_proto::pb;
 use tokio_stream::StreamExt;
 
-use crate::cli::{JobArgs, ServerArgs, SpecArgs};
+use crate::cli::{ExternalArgs, JobArgs, ServerArgs, SpecArgs};
 use crate::client::Client;
 use crate::fault::{BadUsage, Verdict};
 use crate::follow::{Interrupts, OnInterrupt, follow};
 use crate::job_file::JobFile;
 use crate::output::Output;
-use crate::report;
+use crate::{report, ticket_file};
 
 /// Hands a job to a daemon.
 pub(super) async fn submit(
-    arguments: SpecArgs,
+    (arguments, external): (SpecArgs, ExternalArgs),
     wait: bool,
     server: ServerArgs,
     output: Output,
 ) -> anyhow::Result<Verdict> {
     let file = JobFile::read(&arguments)?;
     let client = Client::connect(&server.server).await?;
-    let job = client.submit(file.submission()?, file.task(), arguments.processes.unwrap_or(0)).await?;
+    let processes = arguments.processes.unwrap_or(0);
+    let submitted = client.submit(file.submission()?, file.task(), processes, external.external).await?;
+    if let Some(path) = &external.ticket_file {
+        let (patience_s, workers) = file.gang();
+        let world = arguments.processes.unwrap_or(workers);
+        let invitation = submitted.invitation(client.url(), world, patience_s);
+        if let Err(error) = ticket_file::write(path, &invitation) {
+            // Nobody could ever join it.
+            client.cancel(&submitted.job).await?;
+            return Err(error);
+        }
+    }
+    let job = submitted.job;
     if !wait {
         output.answer(&json!({"id": job}), || job.clone())?;
         return Ok(Verdict::Done);

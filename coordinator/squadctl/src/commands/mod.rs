@@ -5,6 +5,7 @@ mod daemon;
 mod data;
 mod evaluate;
 mod models;
+mod mpirun;
 mod offline;
 mod predict;
 mod recipes;
@@ -24,8 +25,10 @@ use crate::output::Output;
 pub(crate) fn perform(command: Command, output: &Output) -> anyhow::Result<Verdict> {
     let output = *output;
     match command {
-        Command::Run(spec) => with_runtime(run::run(spec, output)),
-        Command::Submit { spec, wait, server } => with_runtime(daemon::submit(spec, wait, server, output)),
+        Command::Run(arguments) => with_runtime(run::run(*arguments, output)),
+        Command::Submit { spec, external, wait, server } => {
+            with_runtime(daemon::submit((spec, external), wait, server, output))
+        }
         Command::List { server } => with_runtime(daemon::list(server, output)),
         Command::Get { job } => with_runtime(daemon::get(job, output)),
         Command::Watch { job } => with_runtime(daemon::watch(job, output)),

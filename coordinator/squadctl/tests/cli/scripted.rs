@@ -127,7 +127,7 @@ impl Jobs for Script {
             return Err(Status::unavailable("the coordinator is ending"));
         }
         *self.submitted.lock().unwrap() = Some(request);
-        Ok(Response::new(pb::SubmitReply { job: "good-1a".into() }))
+        Ok(Response::new(pb::SubmitReply { job: "good-1a".into(), ..Default::default() }))
     }
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::Job>, Status> {

@@ -1,0 +1,203 @@
+//! Workers that something else places: attendants started by hand, by Open MPI, and as pods would be. Tiny random
+//! weights, real processes, real kills.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use squad_tests::{Daemon, Finished, Job, program, repository, wait_for};
+
+const STEPS: u64 = 80;
+
+/// A job of many quick steps. Each worker has one thread, as two on two cores have under `squadctl run`.
+fn job() -> Job {
+    let job = Job::new();
+    let mut spec = job.spec();
+    spec["model"] = repository().join("tests/data/zoo/electra").to_string_lossy().into();
+    spec["train"] = json!({
+        "steps": STEPS, "checkpoint_every": 10, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1, "dropout": 0.1,
+    });
+    job.write_spec(&spec);
+    job
+}
+
+/// Exact match, F1 and the weights of a run that the coordinator launches itself.
+fn launched(job: &Job) -> [Value; 3] {
+    job.squadctl(&["run", "job.yaml", "-np", "2", "--set", "output_dir=whole"]).success();
+    results(job, "whole")
+}
+
+fn results(job: &Job, output: &str) -> [Value; 3] {
+    let results = job.json(&format!("{output}/results.json"));
+    ["exact", "f1", "weights_sha256"].map(|key| results[key].clone())
+}
+
+/// A process that a launcher would start, with its variables.
+fn rank(job: &Job, rank: u32, arguments: &[&str]) -> Child {
+    Command::new(program("squad-worker"))
+        .arg("join")
+        .args(arguments)
+        .current_dir(job.path(""))
+        .env("RANK", rank.to_string())
+        .env("WORLD_SIZE", "2")
+        .env("OMP_NUM_THREADS", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn end(process: Child) -> Finished {
+    Finished(process.wait_with_output().unwrap())
+}
+
+fn submit(job: &Job, daemon: &Daemon, further: &[&str]) -> String {
+    let arguments = ["submit", "job.yaml", "--external", "--ticket-file", "ticket", "--server", &daemon.url];
+    job.squadctl(&[&arguments[..], further].concat()).success().stdout().trim().to_owned()
+}
+
+fn state(job: &Job, daemon: &Daemon, id: &str) -> Value {
+    job.squadctl(&["get", id, "--server", &daemon.url, "--output", "json"]).success().json()
+}
+
+fn wait_for_step(job: &Job, output: &str, step: u64) {
+    let metrics = job.path(output).join("metrics.jsonl");
+    wait_for(&format!("step {step}"), || {
+        std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() as u64 >= step)
+    });
+}
+
+/// Waits until a life of the job has begun to train.
+fn wait_for_life(job: &Job, id: &str, life: usize) {
+    let log = job.path("out/logs").join(id).join("rank-0.log");
+    wait_for(&format!("life {life}"), || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.matches("training:").count() >= life
+    });
+}
+
+/// The worker that an attendant runs at the moment.
+fn worker_of(attendant: &Child) -> i32 {
+    let children = format!("/proc/{0}/task/{0}/children", attendant.id());
+    let mut found = None;
+    wait_for("the attendant's worker", || {
+        let text = std::fs::read_to_string(&children).unwrap_or_default();
+        found = text.split_whitespace().next().map(|pid| pid.parse().unwrap());
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+fn signal(process: i32, signal: Signal) {
+    kill(Pid::from_raw(process), signal).unwrap();
+}
+
+#[test]
+fn attendants_go_through_lives_until_the_job_has_ended() {
+    let job = job();
+    let whole = launched(&job);
+    let daemon = Daemon::start(&job);
+    let id = submit(&job, &daemon, &["-np", "2"]);
+    let join = ["--ticket", "ticket"];
+    let (first, second) = (rank(&job, 0, &join), rank(&job, 1, &join));
+    wait_for_step(&job, "out", 15);
+
+    // Only the worker: its attendant starts the next life's.
+    signal(worker_of(&second), Signal::SIGKILL);
+    wait_for_life(&job, &id, 2);
+    wait_for_step(&job, "out", 35);
+    // The whole machine: what the launcher started is gone with its worker, and something starts it again.
+    signal(worker_of(&second), Signal::SIGKILL);
+    signal(second.id() as i32, Signal::SIGKILL);
+    end(second);
+    let second = rank(&job, 1, &join);
+
+    let (first, second) = (end(first), end(second));
+    assert_eq!((first.code(), second.code()), (0, 0), "{}\n{}", first.stderr(), second.stderr());
+    let ended = state(&job, &daemon, &id);
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+    assert_eq!(job.json("out/results.json")["train"]["restarts"], 2);
+    assert_eq!(results(&job, "out"), whole);
+    // A rank that comes late, as a pod that is started once more, hears how the job ended.
+    assert_eq!(end(rank(&job, 1, &join)).code(), 0);
+}
+
+#[test]
+fn a_worker_that_is_asked_to_leave_leaves_a_checkpoint_and_its_place() {
+    let job = job();
+    let daemon = Daemon::start(&job);
+    let id = submit(&job, &daemon, &[]);
+    let join = ["--ticket", "ticket"];
+    let (first, second) = (rank(&job, 0, &join), rank(&job, 1, &join));
+    wait_for_step(&job, "out", 15);
+    signal(second.id() as i32, Signal::SIGTERM);
+    let second = end(second);
+    assert_eq!(second.code(), 130, "{}", second.stderr());
+    let second = rank(&job, 1, &join);
+    assert_eq!((end(first).code(), end(second).code()), (0, 0));
+    let ended = state(&job, &daemon, &id);
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+    let losses = job.losses("out");
+    assert_eq!(losses.len() as u64, STEPS, "it went on where all had stopped");
+}
+
+#[test]
+fn strangers_and_mistakes_are_refused_in_a_sentence() {
+    let job = job();
+    let daemon = Daemon::start(&job);
+    let id = submit(&job, &daemon, &[]);
+    let refusal = |process: Child, words: &str| {
+        let ended = end(process);
+        assert_eq!(ended.code(), 1, "{}", ended.stderr());
+        assert!(ended.stderr().contains(words), "{words} not in\n{}", ended.stderr());
+    };
+    refusal(rank(&job, 1, &["--ticket", "none"]), "cannot read the ticket none");
+    refusal(
+        rank(&job, 1, &["--ticket", "ticket", "--world", "3"]),
+        "the ticket is for 2 workers, but the launcher started 3",
+    );
+    let text = std::fs::read_to_string(job.path("ticket")).unwrap();
+    let mut forged: Value = serde_json::from_str(&text).unwrap();
+    forged["token"] = "0".repeat(32).into();
+    std::fs::write(job.path("forged"), forged.to_string()).unwrap();
+    refusal(rank(&job, 1, &["--ticket", "forged"]), "others can read the ticket forged");
+    std::fs::set_permissions(job.path("forged"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    refusal(rank(&job, 1, &["--ticket", "forged"]), "another token");
+    assert_eq!(state(&job, &daemon, &id)["state"], "starting");
+}
+
+#[test]
+fn mpirun_alone_gives_the_same_as_squadctl_run() {
+    if !Command::new("mpirun").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: mpirun is not installed (Debian: openmpi-bin)");
+        return;
+    }
+    let job = job();
+    let whole = launched(&job);
+    let mpirun = |further: &[&str]| {
+        let mut command = Command::new("mpirun");
+        command.args(["-np", "2", "--oversubscribe"]).arg(program("squad-worker"));
+        command.args(["join", "--spec", "job.yaml", "--rendezvous", "meet"]).args(further);
+        command.current_dir(job.path("")).stdin(Stdio::null());
+        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+        Finished(command.env("OMP_NUM_THREADS", "1").output().unwrap())
+    };
+    let run = mpirun(&[]).success();
+    assert!(run.stdout().contains("exact"), "rank 0 prints the results: {}", run.stdout());
+    assert_eq!(results(&job, "out"), whole);
+    assert_eq!(std::fs::read_dir(job.path("meet")).unwrap().count(), 0, "no ticket stays");
+    // What squadctl refuses, it refuses here too.
+    let refused = mpirun(&["--", "--set", "train.batch_size=0"]);
+    assert_eq!(refused.code(), 2, "{}", refused.stderr());
+    assert!(refused.stderr().contains("train.batch_size"), "{}", refused.stderr());
+
+    let hosts = ["run", "job.yaml", "-np", "2", "-H", "localhost:2", "--set", "output_dir=hosts"];
+    job.squadctl(&hosts).success();
+    assert_eq!(results(&job, "hosts"), whole);
+    let elsewhere = job.squadctl(&["run", "job.yaml", "-H", "a:1,b:1"]);
+    assert_eq!(elsewhere.code(), 2, "{}", elsewhere.stderr());
+}
