@@ -57,7 +57,6 @@ fn what_the_page_calls_refused_is_refused() {
         ("train.max_grad_norm", json!(-1)),
         ("train.optimizer", json!("sgd")),
         ("data.doc_stride", json!(509)),
-        ("train.recompute", json!(true)),
         ("eval.every", json!(100)),
         ("comm.compression", json!("fp16")),
     ] {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 
 use crate::error::CollectiveError;
 use crate::{AbortHandle, Buffer, Collective, Rows};
@@ -264,5 +264,14 @@ impl Pending {
     /// panics unwind.
     pub fn settle(self) -> Result<Settled, CollectiveError> {
         self.outcome.recv().map_err(|_| self.no_thread)
+    }
+
+    /// The same without waiting: `None` while it is under way. What it gave once it does not give again.
+    pub fn try_settle(&self) -> Option<Result<Settled, CollectiveError>> {
+        match self.outcome.try_recv() {
+            Ok(settled) => Some(Ok(settled)),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(self.no_thread.clone())),
+        }
     }
 }

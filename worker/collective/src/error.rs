@@ -187,6 +187,22 @@ pub enum CollectiveError {
         /// What is in the way.
         problem: String,
     },
+    /// NCCL cannot be loaded.
+    #[error(
+        "NCCL (libnccl.so.2) cannot be loaded: {tried}; scripts/setup.sh --cuda brings it, or set comm.backend: ring"
+    )]
+    NcclMissing {
+        /// What the dynamic loader said of each place.
+        tried: String,
+    },
+    /// NCCL failed.
+    #[error("rank {rank}: NCCL: {problem}")]
+    Nccl {
+        /// This rank.
+        rank: usize,
+        /// Its words, or what it did not do in time.
+        problem: String,
+    },
     /// The other side of a new connection belongs to something else.
     #[error("rank {rank}: refused the connection with rank {peer} at {address}: different {}", list(.differences))]
     Refused {
@@ -288,6 +304,8 @@ impl CollectiveError {
             CollectiveError::Bind { .. }
             | CollectiveError::Topology { .. }
             | CollectiveError::Transport { .. }
+            | CollectiveError::NcclMissing { .. }
+            | CollectiveError::Nccl { .. }
             | CollectiveError::Usage { .. } => None,
         }
     }

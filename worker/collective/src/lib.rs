@@ -42,6 +42,8 @@ mod frame;
 mod handshake;
 mod link;
 mod mac;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod payload;
 mod ring;
 mod rows;

@@ -1,6 +1,6 @@
 //! Scaled dot-product attention over several heads.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::dropout::Noise;
 use crate::inputs::Inputs;
@@ -23,9 +23,10 @@ pub(crate) fn attend(
     let size = query.size();
     // Rounded to a half, padding's number becomes minus infinity; every row has a token that is none.
     let bias = inputs.attention_bias.as_ref().map(|bias| bias.to_kind(query.kind()));
-    let context = match noise {
-        // The fused kernels know no dropout on CPU, and elsewhere draw it from a generator's state.
-        Some((noise, rates)) if rates.attention > 0.0 => {
+    let drops = noise.filter(|(_, rates)| rates.attention > 0.0);
+    let context = match drops {
+        // The CPU's fused kernel knows no dropout.
+        Some((noise, rates)) if query.device() == Device::Cpu => {
             let scores = (query / (size[3] as f64).sqrt()).matmul(&key.transpose(-2, -1));
             let scores = match &bias {
                 Some(bias) => scores + bias,
@@ -34,7 +35,13 @@ pub(crate) fn attend(
             let weights = noise.apply(&scores.softmax(-1, Kind::Float), rates.attention);
             weights.to_kind(value.kind()).matmul(value)
         }
-        _ => Tensor::scaled_dot_product_attention(query, key, value, bias, 0.0, false, None, false),
+        _ => {
+            let rate = drops.map_or(0.0, |(noise, rates)| {
+                noise.seed_device();
+                rates.attention
+            });
+            Tensor::scaled_dot_product_attention(query, key, value, bias, rate, false, None, false)
+        }
     };
     context.transpose(1, 2).reshape([size[0], size[2], size[1] * size[3]])
 }

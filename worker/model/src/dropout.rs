@@ -3,6 +3,9 @@
 //! A mask depends on a seed and a count, never on a generator's state: so it is the same whichever rank
 //! computes a micro-batch, on any number of threads, and after a resume. It is also several times as fast
 //! as libtorch's, which draws one number after the other on CPUs without Intel's library.
+//!
+//! On a GPU libtorch's own generator draws the masks (Philox: counters too, one for each thread), seeded anew for each
+//! mask: they follow from seed and count as well, but are others than on the CPU.
 
 use std::cell::{Cell, RefCell};
 
@@ -34,12 +37,11 @@ impl Noise {
         if rate <= 0.0 {
             return input.shallow_clone();
         }
-        let draw = self.drawn.replace(self.drawn.get() + 1);
-        let seed = mix(&[self.seed, draw]);
         if input.device() != Device::Cpu {
-            tch::manual_seed(seed as i64);
+            self.seed_device();
             return input.dropout(rate, true);
         }
+        let seed = self.next_seed();
         let mask = MASK.with_borrow_mut(|mask| {
             mask.resize(input.numel(), 0.0);
             fill_mask(mask, seed, rate);
@@ -47,6 +49,16 @@ impl Noise {
         });
         // In 32 bits whatever the input's format: the scale, 1 / (1 - rate), is none of bfloat16's numbers.
         (input * mask.view(input.size().as_slice())).to_kind(input.kind())
+    }
+
+    /// Seeds the generators of all GPUs for the next mask. Costs no wait: the seed goes along with the next kernels.
+    pub(crate) fn seed_device(&self) {
+        tch::Cuda::manual_seed_all(self.next_seed());
+    }
+
+    fn next_seed(&self) -> u64 {
+        let draw = self.drawn.replace(self.drawn.get() + 1);
+        mix(&[self.seed, draw])
     }
 }
 

@@ -43,9 +43,9 @@ impl Inputs {
     ) -> Self {
         let rows = lengths.len() as i64;
         let width = if rows == 0 { 0 } else { input_ids.len() as i64 / rows };
-        let shaped = |t: Tensor| t.view([rows, width]).to_device(device);
+        let shaped = |t: Tensor| bring(t.view([rows, width]), device);
         let positions = Tensor::arange(width, (Kind::Int64, device)).unsqueeze(0);
-        let valid = positions.lt_tensor(&Tensor::from_slice(lengths).to_device(device).unsqueeze(1));
+        let valid = positions.lt_tensor(&bring(Tensor::from_slice(lengths), device).unsqueeze(1));
         let padded = lengths.iter().any(|length| *length < width);
         // Not minus infinity: a row that is padding altogether would become NaN.
         let attention_bias = padded.then(|| {
@@ -75,10 +75,19 @@ impl Inputs {
     }
 }
 
+/// Brings a tensor of the CPU to `device`. From pinned memory, so that nobody waits until the device has done what it was
+/// told before.
+fn bring(tensor: Tensor, device: Device) -> Tensor {
+    match device {
+        Device::Cuda(_) => tensor.pin_memory(device).to_device_(device, tensor.kind(), true, false),
+        _ => tensor.to_device(device),
+    }
+}
+
 impl Targets {
     /// Builds the tensors; each slice has one element for each example.
     pub fn new(starts: &[i64], ends: &[i64], impossible: &[i64], device: Device) -> Self {
-        let on = |values: &[i64]| Tensor::from_slice(values).to_device(device);
+        let on = |values: &[i64]| bring(Tensor::from_slice(values), device);
         Self { starts: on(starts), ends: on(ends), impossible: on(impossible) }
     }
 }

@@ -69,6 +69,21 @@ impl AdamW {
         (rate, step): (f64, u64),
     ) -> Result<(), TrainError> {
         let decayed = stage.decayed() as usize;
+        let (decaying, constants) = self.constants(scale, (rate, step));
+        with_weights(stage, |weights| {
+            let (w_decayed, w_plain) = weights.split_at_mut(decayed);
+            let (m_decayed, m_plain) = moments.first.split_at_mut(decayed);
+            let (v_decayed, v_plain) = moments.second.split_at_mut(decayed);
+            let (g_decayed, g_plain) = gradients.split_at(decayed);
+            decaying.apply_parallel(w_decayed, m_decayed, v_decayed, g_decayed);
+            constants.apply_parallel(w_plain, m_plain, v_plain, g_plain);
+        })?;
+        stage.refresh();
+        Ok(())
+    }
+
+    /// The step's numbers for decayed parameters, and for the others.
+    pub(crate) fn constants(&self, scale: f64, (rate, step): (f64, u64)) -> (Constants, Constants) {
         let (correction1, correction2) = if self.bias_correction {
             (1.0 - self.beta1.powf(step as f64), 1.0 - self.beta2.powf(step as f64))
         } else {
@@ -85,31 +100,22 @@ impl AdamW {
             step_size: (rate / correction1) as f32,
             keep: 1.0,
         };
-        let decaying = Constants { keep: (1.0 - rate * self.weight_decay) as f32, ..constants };
-        with_weights(stage, |weights| {
-            let (w_decayed, w_plain) = weights.split_at_mut(decayed);
-            let (m_decayed, m_plain) = moments.first.split_at_mut(decayed);
-            let (v_decayed, v_plain) = moments.second.split_at_mut(decayed);
-            let (g_decayed, g_plain) = gradients.split_at(decayed);
-            decaying.apply_parallel(w_decayed, m_decayed, v_decayed, g_decayed);
-            constants.apply_parallel(w_plain, m_plain, v_plain, g_plain);
-        })?;
-        stage.refresh();
-        Ok(())
+        (Constants { keep: (1.0 - rate * self.weight_decay) as f32, ..constants }, constants)
     }
 }
 
+/// The numbers of one step, as the arithmetic wants them.
 #[derive(Clone, Copy)]
-struct Constants {
-    beta1: f32,
-    one_minus_beta1: f32,
-    beta2: f32,
-    one_minus_beta2: f32,
-    inverse_root2: f32,
-    epsilon: f32,
-    scale: f32,
-    step_size: f32,
-    keep: f32,
+pub(crate) struct Constants {
+    pub(crate) beta1: f32,
+    pub(crate) one_minus_beta1: f32,
+    pub(crate) beta2: f32,
+    pub(crate) one_minus_beta2: f32,
+    pub(crate) inverse_root2: f32,
+    pub(crate) epsilon: f32,
+    pub(crate) scale: f32,
+    pub(crate) step_size: f32,
+    pub(crate) keep: f32,
 }
 
 impl Constants {

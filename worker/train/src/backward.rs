@@ -4,6 +4,9 @@
 //! `h` and gradient `g` at its boundary, the scalar `(h · g).sum()` is differentiated with respect to the
 //! stage's parameters and its input. So each stage's gradient is known, and handed on, while the stages
 //! below are still to be differentiated; the values are those of one backward pass over the whole graph.
+//!
+//! With [`Recipe::recompute`] only what lies at the boundaries is kept: a stage below the head is run again when its turn
+//! comes (Chen et al., 2016). It computes the same bits, since dropout masks follow from a seed and a count.
 
 use squad_model::dropout::mix;
 use squad_model::network::Dropout;
@@ -35,6 +38,19 @@ pub struct Recipe {
     pub divisor: f64,
     /// Treatment of padding in the span head's loss.
     pub form: LossForm,
+    /// Runs each stage again in the backward pass instead of keeping its activations.
+    pub recompute: bool,
+}
+
+/// Losses of a micro-batch as scalars on the network's device, without gradients. Reading one waits for the device.
+#[derive(Debug)]
+pub struct LossScalars {
+    /// The loss, summed over examples.
+    pub total: Tensor,
+    /// Its span part.
+    pub span: Tensor,
+    /// Its answerability part, where the head has one.
+    pub answerability: Option<Tensor>,
 }
 
 /// Loss sums of a micro-batch, not divided.
@@ -46,6 +62,18 @@ pub struct LossSums {
     pub span: f64,
     /// Its answerability part.
     pub answerability: f64,
+}
+
+impl LossSums {
+    /// Reads the scalars.
+    fn read(scalars: &LossScalars) -> Self {
+        let value = |scalar: &Tensor| scalar.double_value(&[]);
+        Self {
+            total: value(&scalars.total),
+            span: value(&scalars.span),
+            answerability: scalars.answerability.as_ref().map_or(0.0, value),
+        }
+    }
 }
 
 /// Computes loss and gradients of `batch`. `on_stage` is called with each trainable stage's number, its
@@ -60,30 +88,56 @@ pub fn walk(
     trace: &Trace<'_>,
     mut on_stage: impl FnMut(usize, Vec<Tensor>, &LossSums) -> Result<(), TrainError>,
 ) -> Result<LossSums, TrainError> {
+    let mut sums = None;
+    walk_unread(network, batch, recipe, trace, |stage, gradients, loss| {
+        let sums = sums.get_or_insert_with(|| LossSums::read(loss));
+        on_stage(stage, gradients, sums)
+    })?;
+    sums.ok_or_else(|| TrainError::Internal("a network without a trainable stage".into()))
+}
+
+/// The same for a device that works behind the host: `on_stage` gets the loss as scalars on the device, and nothing here
+/// waits for them.
+///
+/// # Errors
+/// Whatever `on_stage` answers ends the walk.
+pub fn walk_unread(
+    network: &Network,
+    batch: &MicroBatch,
+    recipe: &Recipe,
+    trace: &Trace<'_>,
+    mut on_stage: impl FnMut(usize, Vec<Tensor>, &LossScalars) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
     let head = network.stages().len() - 1;
-    let noises: Vec<Noise> = (0..=head).map(|stage| Noise::new(mix(&[recipe.seed, stage as u64]))).collect();
-    let noise = |stage: usize| (recipe.dropout != Dropout::NONE).then(|| (&noises[stage], recipe.dropout));
+    // Masks are counted from the start of each run of a stage, so a second run has the first one's.
+    let noise = |stage: usize| Noise::new(mix(&[recipe.seed, stage as u64]));
+    let dropout = (recipe.dropout != Dropout::NONE).then_some(recipe.dropout);
+    let run = |stage: usize, input: &Tensor| {
+        let noise = noise(stage);
+        network.forward(stage, input, &batch.inputs, dropout.map(|rates| (&noise, rates)))
+    };
 
     // Forward: boundaries[k] is the input of stage k, a leaf of its own graph.
     let mut boundaries: Vec<Tensor> = vec![Tensor::new()];
     let mut outputs: Vec<Tensor> = Vec::with_capacity(head);
     for stage in 0..head {
         let _forward = trace.span(Activity::Forward(stage));
-        let run = || network.forward(stage, &boundaries[stage], &batch.inputs, noise(stage));
         let frozen = stage < recipe.first_trainable;
-        let output = if frozen { tch::no_grad(run) } else { run() };
+        let forward = || run(stage, &boundaries[stage]);
+        let output = if frozen || recipe.recompute { tch::no_grad(forward) } else { forward() };
         let boundary = output.detach();
         // The first trainable stage needs no gradient at its input.
         boundaries.push(if frozen { boundary } else { boundary.set_requires_grad(true) });
-        outputs.push(output);
+        if !recipe.recompute {
+            outputs.push(output);
+        }
     }
     let forward = trace.span(Activity::Forward(head));
-    let loss = network.loss(&boundaries[head], &batch.inputs, &batch.targets, recipe.form, noise(head));
-    let sums = LossSums {
-        total: loss.total.double_value(&[]),
-        span: loss.span.double_value(&[]),
-        answerability: loss.answerability.as_ref().map_or(0.0, |part| part.double_value(&[])),
-    };
+    let head_noise = noise(head);
+    let head_noise = dropout.map(|rates| (&head_noise, rates));
+    let loss = network.loss(&boundaries[head], &batch.inputs, &batch.targets, recipe.form, head_noise);
+    let scalars =
+        LossScalars { total: loss.total.detach(), span: loss.span, answerability: loss.answerability };
     drop(forward);
 
     // Backward: from the head's loss down to the first trainable stage.
@@ -98,11 +152,15 @@ pub fn walk(
         let mut gradients = Tensor::f_run_backward(&[&scalar], &wanted, false, false)
             .map_err(squad_model::ModelError::from)?;
         if goes_on && let Some(at_boundary) = gradients.pop() {
-            let output =
-                outputs.pop().ok_or_else(|| TrainError::Internal("a stage without output".into()))?;
+            // What was above is differentiated: its input is needed no more.
+            boundaries.truncate(stage);
+            let output = match outputs.pop() {
+                Some(output) => output,
+                None => run(stage - 1, &boundaries[stage - 1]),
+            };
             scalar = (output * at_boundary).sum(Kind::Float);
         }
-        on_stage(stage, gradients, &sums)?;
+        on_stage(stage, gradients, &scalars)?;
     }
-    Ok(sums)
+    Ok(())
 }

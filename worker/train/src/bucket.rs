@@ -126,6 +126,27 @@ impl Bucket {
         Ok(())
     }
 
+    /// Copies gradients in from a flat tensor on any device. Waits for that device.
+    ///
+    /// # Errors
+    /// When the bucket is being reduced.
+    pub fn take_from(&mut self, gradients: &Tensor) -> Result<(), TrainError> {
+        let State::Home(_) = &self.state else { return self.away() };
+        self.written = None;
+        self.tensor.copy_(gradients);
+        Ok(())
+    }
+
+    /// Copies the gradients out into a flat tensor on any device.
+    ///
+    /// # Errors
+    /// When the bucket is being reduced.
+    pub fn give_to(&self, gradients: &Tensor) -> Result<(), TrainError> {
+        let State::Home(_) = &self.state else { return self.away() };
+        gradients.shallow_clone().copy_(&self.tensor);
+        Ok(())
+    }
+
     /// The gradients, without the company.
     ///
     /// # Errors

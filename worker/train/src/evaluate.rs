@@ -175,7 +175,7 @@ pub struct WindowScores {
 impl WindowScores {
     /// Scores a batch. `top` is how many starts, and ends for each, the conditional head gives.
     pub fn score(&mut self, network: &Network, batch: &squad_data::Batch, top: (i64, i64)) {
-        self.add(batch, network.scores(&micro_batch(batch).inputs, top));
+        self.add(batch, network.scores(&micro_batch(batch, network.device()).inputs, top));
     }
 
     /// Answers every question that has scores; `span` says which head they come from.

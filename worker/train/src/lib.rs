@@ -12,6 +12,7 @@
 //! | [`trainer`] | the loop; the file to read first |
 //! | [`mod@step`], [`loss_scale`] | one optimizer step; the factor on the loss in half precision |
 //! | [`backward`] | forward and backward of one micro-batch, stage by stage |
+//! | [`engine`], [`device`] | the stepper of the network's device; steps on a GPU |
 //! | [`bucket`] | gradient memory that libtorch writes and the ring reads (the crate's `unsafe`) |
 //! | [`touched`] | which rows of the word-embedding table a step touches |
 //! | [`header`] | loss sums and stop votes that ride along with the first bucket |
@@ -30,6 +31,8 @@ pub mod adamw;
 pub mod backward;
 pub mod bucket;
 pub mod checkpoint;
+pub mod device;
+pub mod engine;
 pub mod error;
 pub mod evaluate;
 pub mod header;
@@ -49,6 +52,6 @@ pub mod trainer;
 pub mod verify;
 
 pub use error::TrainError;
-pub use prepare::{Prepared, prepare};
+pub use prepare::{Prepared, prepare, prepare_on};
 pub use report::{Report, StopSignal};
 pub use run::{Outcome, run};

@@ -123,11 +123,25 @@ fn slow_format(dtype: DataType) -> Option<&'static str> {
     }
 }
 
-/// Loads data, tokenizer and weights, and builds the features.
+/// Loads data, tokenizer and weights, and builds the features, to compute on the CPU.
 ///
 /// # Errors
 /// One sentence about the file at fault.
 pub fn prepare(
+    spec: &JobSpec,
+    task: &Task,
+    model_folder: &Path,
+    report: &dyn Report,
+) -> Result<Prepared, TrainError> {
+    prepare_on(Device::Cpu, spec, task, model_folder, report)
+}
+
+/// The same to compute on `device`.
+///
+/// # Errors
+/// One sentence about the file at fault.
+pub fn prepare_on(
+    device: Device,
     spec: &JobSpec,
     task: &Task,
     model_folder: &Path,
@@ -147,7 +161,7 @@ pub fn prepare(
         .unwrap_or_else(|| model_folder.to_owned());
     let tokenizer = Tokenizer::from_folder(model_folder)?;
     report.tick(Phase::Prepare, 1, STAGES);
-    let mut network = load(spec, task, &weights_folder, report)?;
+    let mut network = load(device, spec, task, &weights_folder, report)?;
     fits(spec, &network, &tokenizer)?;
     let settings = settings(spec, &network, &tokenizer);
     if settings.layout != tokenizer.layout() {
@@ -294,10 +308,18 @@ fn checkpoints_of(spec: &JobSpec, task: &Task, report: &dyn Report) -> Result<Ve
     Ok(found.into_iter().map(|verified| verified.folder).collect())
 }
 
-fn load(spec: &JobSpec, task: &Task, folder: &Path, report: &dyn Report) -> Result<Network, TrainError> {
-    let (mut network, loaded) = load_network(folder, head_in(spec, folder)?, spec.train.seed, Device::Cpu)?;
+fn load(
+    device: Device,
+    spec: &JobSpec,
+    task: &Task,
+    folder: &Path,
+    report: &dyn Report,
+) -> Result<Network, TrainError> {
+    let (mut network, loaded) = load_network(folder, head_in(spec, folder)?, spec.train.seed, device)?;
     network.compute_in(precision(spec));
-    if let Some(sentence) = slow_format(spec.train.dtype) {
+    if device == Device::Cpu
+        && let Some(sentence) = slow_format(spec.train.dtype)
+    {
         report.note(sentence.to_owned());
     }
     if !loaded.head_loaded() && matches!(task, Task::Evaluate { .. }) {

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use squad_collective::Background;
 use squad_model::{load_network, save};
 use squad_proto::{JobSpec, Task};
-use tch::Device;
 
 use crate::checkpoint::write_json;
 use crate::checkpoint::writer::{self, Writer};
@@ -235,7 +234,8 @@ impl Session<'_> {
         for (turn, folder) in prepared.checkpoints.iter().enumerate() {
             if turn > 0 {
                 let head = head_in(self.spec, folder)?;
-                let (mut network, _) = load_network(folder, head, self.spec.train.seed, Device::Cpu)?;
+                let (mut network, _) =
+                    load_network(folder, head, self.spec.train.seed, prepared.network.device())?;
                 network.compute_in(precision(self.spec));
                 prepared.network = network;
             }

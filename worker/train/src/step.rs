@@ -42,6 +42,7 @@ pub struct Stepper {
     seed: u64,
     pad_id: i32,
     pad_to_multiple: usize,
+    recompute: bool,
 }
 
 /// What a step did.
@@ -118,6 +119,7 @@ impl Stepper {
             seed: train.seed,
             pad_id,
             pad_to_multiple: spec.data.pad_to_multiple as usize,
+            recompute: train.recompute,
         })
     }
 
@@ -253,9 +255,10 @@ impl Stepper {
                 first_trainable: self.first_trainable,
                 divisor: plan.examples as f64 / self.loss_scale.scale(),
                 form: LossForm::Masked,
+                recompute: self.recompute,
             };
             let last = turn + 1 == mine.len();
-            let tensors = micro_batch(&batch);
+            let tensors = micro_batch(&batch, Device::Cpu);
             let own =
                 table.filter(|_| sparse).map(|table| (table, table.touched(batch.input_ids.iter().copied())));
             drop(collating);
@@ -342,35 +345,29 @@ struct Reduced {
     marks: Vec<StageMark>,
 }
 
-fn classifier_dropout(train: &Train) -> f64 {
+pub(crate) fn classifier_dropout(train: &Train) -> f64 {
     // `dropout: 0` means none at all, so that parity runs need one field.
     if train.dropout == Some(0.0) { 0.0 } else { train.classifier_dropout }
 }
 
 /// Layer-wise decay after ELECTRA's fine-tuning: with L layers, embeddings get d^(L+2), layer k d^(L+1-k),
 /// the head 1.
-fn layer_factor(decay: Option<f64>, stage: usize, head: usize) -> f64 {
+pub(crate) fn layer_factor(decay: Option<f64>, stage: usize, head: usize) -> f64 {
     match decay {
         Some(decay) if stage < head => decay.powi((head + 1 - stage) as i32),
         _ => 1.0,
     }
 }
 
-fn finite(what: &'static str, value: f64, step: u64) -> Result<(), TrainError> {
+pub(crate) fn finite(what: &'static str, value: f64, step: u64) -> Result<(), TrainError> {
     if value.is_finite() { Ok(()) } else { Err(TrainError::NotFinite { what, value, step }) }
 }
 
-/// A batch as tensors on the CPU.
-pub fn micro_batch(batch: &squad_data::Batch) -> MicroBatch {
+/// A batch as tensors on `device`.
+pub fn micro_batch(batch: &squad_data::Batch, device: Device) -> MicroBatch {
     MicroBatch {
-        inputs: Inputs::new(
-            &batch.lengths,
-            &batch.input_ids,
-            &batch.token_type_ids,
-            &batch.allowed,
-            Device::Cpu,
-        ),
-        targets: Targets::new(&batch.starts, &batch.ends, &batch.impossible, Device::Cpu),
+        inputs: Inputs::new(&batch.lengths, &batch.input_ids, &batch.token_type_ids, &batch.allowed, device),
+        targets: Targets::new(&batch.starts, &batch.ends, &batch.impossible, device),
     }
 }
 

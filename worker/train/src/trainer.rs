@@ -5,12 +5,12 @@ use squad_proto::{JobSpec, Phase};
 
 use crate::checkpoint::state::{TrainingState, identity};
 use crate::checkpoint::writer::{Snapshot, Writer};
+use crate::engine::Engine;
 use crate::error::TrainError;
 use crate::log::{Log, TrainSummary};
 use crate::prepare::{Prepared, TrainSet};
 use crate::report::{Report, StopSignal};
 use crate::schedule::{Schedule, total_steps};
-use crate::step::Stepper;
 use crate::trace::{Activity, Trace};
 
 /// Whether the loop came to its end.
@@ -38,10 +38,10 @@ pub fn train(
     let per_epoch = set.sampler.steps_per_epoch() as u64;
     let steps = total_steps(&spec.train, per_epoch);
     let schedule = Schedule::new(&spec.train, steps);
-    let mut stepper = Stepper::new(spec, &prepared.network, prepared.pad_id, schedule, collective)?;
+    let mut engine = Engine::new(spec, &prepared.network, prepared.pad_id, schedule, collective)?;
     let (done, sums) = match prepared.resumed.take() {
         Some(resumed) => {
-            stepper.go_on(resumed.moments, resumed.state.loss_scale);
+            engine.go_on(resumed.moments, resumed.state.loss_scale);
             (resumed.state.step, resumed.state.sums)
         }
         None => Default::default(),
@@ -60,7 +60,7 @@ pub fn train(
     }
     let every = spec.train.checkpoint_every.unwrap_or(per_epoch);
     for step in done + 1..=steps {
-        let outcome = stepper.take(step, &mut prepared.network, set, (collective, trace), stop.is_set())?;
+        let outcome = engine.take(step, &mut prepared.network, set, (collective, trace), stop.is_set())?;
         report.tick(Phase::Train, step, steps);
         let stopped = outcome.header.stop_votes > 0;
         log.step(step, &outcome, report)?;
@@ -73,12 +73,16 @@ pub fn train(
                     run: run.clone(),
                     world: collective.world(),
                     threads: tch::get_num_threads(),
-                    loss_scale: stepper.loss_scale(),
+                    loss_scale: engine.loss_scale(),
                     sums: log.sums(),
                 };
                 let last = step == steps || stopped;
                 let _copy = trace.span(Activity::Checkpoint);
-                writer.begin(last, || Snapshot::take(&prepared.network, stepper.moments(), state), report)?;
+                writer.begin(
+                    last,
+                    || Snapshot::take(&prepared.network, engine.moments().into_owned(), state),
+                    report,
+                )?;
             }
         }
         if stopped && step < steps {

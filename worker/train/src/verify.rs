@@ -162,6 +162,7 @@ fn compute(network: &Network, batch: &MicroBatch) -> Result<(Named, Named), Trai
         first_trainable: 0,
         divisor: rows,
         form: LossForm::HuggingFace,
+        recompute: false,
     };
     let sums = walk(network, batch, &recipe, &Trace::off(), |stage, tensors, _| {
         by_name(&network.stages()[stage], &tensors, &mut gradients)

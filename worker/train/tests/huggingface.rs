@@ -60,6 +60,7 @@ fn recipe(batch: &MicroBatch) -> Recipe {
         first_trainable: 0,
         divisor: batch.inputs.rows() as f64,
         form: LossForm::HuggingFace,
+        recompute: false,
     }
 }
 

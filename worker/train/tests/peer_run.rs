@@ -65,7 +65,7 @@ fn losses_of_a_whole_run() {
     for (index, line) in std::fs::read_to_string(folder.join("losses.jsonl")).unwrap().lines().enumerate() {
         let entry: serde_json::Value = serde_json::from_str(line).unwrap();
         let chosen: Vec<usize> = serde_json::from_value(entry["features"].clone()).unwrap();
-        let batch = micro_batch(&collate(&features, &chosen, pad, 1));
+        let batch = micro_batch(&collate(&features, &chosen, pad, 1), Device::Cpu);
         let divisor = chosen.len() as f64;
         let recipe = Recipe {
             dropout: Dropout::NONE,
@@ -73,6 +73,7 @@ fn losses_of_a_whole_run() {
             first_trainable: 0,
             divisor,
             form: LossForm::HuggingFace,
+            recompute: false,
         };
         let sums = walk(&network, &batch, &recipe, &Trace::off(), |stage, gradients, _| {
             buckets[stage].collect(&network.stages()[stage], &gradients, false)

@@ -133,3 +133,21 @@ fn the_scale_is_in_the_metrics_and_evaluation_is_in_the_same_format() {
         assert_eq!(scales, vec![json!(scale); 4]);
     }
 }
+
+#[test]
+fn recomputed_activations_give_the_same_bits() {
+    let place = Place::new(32, 3, 40);
+    for (dtype, frozen) in [("float32", 0), ("float32", 1), ("bfloat16", 0), ("float16", 2)] {
+        let run = |recompute: bool| {
+            let train = json!({
+                "dtype": dtype, "dropout": 0.1, "freeze_layers": frozen, "recompute": recompute, "accumulate": 2,
+            });
+            let spec = place.spec("out", json!({"train": train, "head": "conditional"}));
+            take(&place, &spec, 2, 4, None)
+        };
+        let (kept, again) = (run(false), run(true));
+        assert_eq!(kept[0].0, again[0].0, "{dtype}, {frozen} frozen layers");
+        let losses = |of: &[StepOutcome]| of.iter().map(|outcome| outcome.header.loss).collect::<Vec<_>>();
+        assert_eq!(losses(&kept[0].1), losses(&again[0].1), "{dtype}, {frozen} frozen layers");
+    }
+}

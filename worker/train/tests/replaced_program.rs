@@ -80,7 +80,14 @@ impl Golden {
 
 fn recipe(batch: &MicroBatch) -> Recipe {
     let divisor = batch.inputs.rows() as f64;
-    Recipe { dropout: Dropout::NONE, seed: 0, first_trainable: 0, divisor, form: LossForm::Masked }
+    Recipe {
+        dropout: Dropout::NONE,
+        seed: 0,
+        first_trainable: 0,
+        divisor,
+        form: LossForm::Masked,
+        recompute: false,
+    }
 }
 
 /// Log-probabilities with minus infinity at the same places in both; relative difference of the others.

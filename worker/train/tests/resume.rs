@@ -266,7 +266,7 @@ fn a_checkpoint_that_cannot_be_written_is_a_note_and_the_last_an_error() {
             loss_scale: squad_train::loss_scale::LossScale::new(squad_proto::spec::DataType::Float32),
             sums: Sums::default(),
         };
-        Snapshot::take(&prepared.network, &moments, state)
+        Snapshot::take(&prepared.network, moments.clone(), state)
     };
     obstruct(&output, 8);
     for step in [4, 8, 12] {

@@ -17,6 +17,7 @@ const FREE: &[&str] = &[
     "checkpoint_every",
     "keep_checkpoints",
     "log_every",
+    "recompute",
     // Where the weights came from; they come from the checkpoint now.
     "init_from",
     // Compared as steps, warm-up steps and micro-batches of a step.

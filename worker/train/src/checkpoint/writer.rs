@@ -43,13 +43,8 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Copies the state after a step.
-    pub fn take(network: &Network, moments: &[Moments], state: TrainingState) -> Self {
-        Self {
-            config: save::config_json(network),
-            weights: save::named_weights(network),
-            moments: moments.to_vec(),
-            state,
-        }
+    pub fn take(network: &Network, moments: Vec<Moments>, state: TrainingState) -> Self {
+        Self { config: save::config_json(network), weights: save::named_weights(network), moments, state }
     }
 
     fn write(&self, place: &Place) -> Result<(), TrainError> {
