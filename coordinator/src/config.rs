@@ -60,6 +60,6 @@ impl Config {
     /// Threads of each of `processes` workers.
     pub fn threads_of(&self, processes: u32) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        self.threads.unwrap_or_else(|| (cores / processes.max(1) as usize).max(1))
+        self.threads.unwrap_or_else(|| squad_proto::threads_per_worker(cores, processes))
     }
 }

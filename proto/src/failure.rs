@@ -55,6 +55,10 @@ codes! {
     CoordinatorLost = "SQ-010";
     /// A run cannot be gone on with from its checkpoints.
     Checkpoint = "SQ-011";
+    /// The GPU that was asked for cannot be used.
+    Device = "SQ-012";
+    /// Memory ran out.
+    OutOfMemory = "SQ-013";
     /// Nothing above: a defect of Squadron.
     Internal = "SQ-099";
 }
@@ -90,6 +94,13 @@ impl FailureCode {
             Self::Checkpoint => {
                 "give the run the settings and the training file that it began with, or start afresh without --resume"
             }
+            Self::Device => {
+                "squad-worker probe shows what is there; or compute on the CPU with resources.device: cpu"
+            }
+            Self::OutOfMemory => {
+                "lower train.batch_size (or data.tokens_per_batch) and raise train.accumulate as much, which keeps the global \
+                 batch; or set train.recompute: true"
+            }
             Self::Internal => "please report it with the log of the rank",
         }
     }
@@ -109,7 +120,7 @@ impl FromStr for FailureCode {
             .iter()
             .copied()
             .find(|code| code.as_str().eq_ignore_ascii_case(text))
-            .ok_or_else(|| format!("{text} is not a failure code; codes are SQ-001 to SQ-011 and SQ-099"))
+            .ok_or_else(|| format!("{text} is not a failure code; codes are SQ-001 to SQ-013 and SQ-099"))
     }
 }
 

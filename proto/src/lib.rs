@@ -33,6 +33,11 @@ pub mod pb {
     tonic::include_proto!("squad.v1");
 }
 
+/// How many threads each of `workers` processes computes with on a machine of `cores` cores, at least one.
+pub fn threads_per_worker(cores: usize, workers: u32) -> usize {
+    (cores / workers.max(1) as usize).max(1)
+}
+
 pub use deadlines::Deadlines;
 pub use event::{Event, EventBody, JobState, Phase, Progress};
 pub use failure::{FailureCode, FailureReport};

@@ -51,9 +51,6 @@ fn every_field_that_the_page_names_exists() {
 #[test]
 fn what_the_page_calls_refused_is_refused() {
     for (field, value) in [
-        ("comm.backend", json!("nccl")),
-        ("resources.device", json!("cuda")),
-        ("resources.gpus", json!([0])),
         ("train.max_grad_norm", json!(-1)),
         ("train.optimizer", json!("sgd")),
         ("data.doc_stride", json!(509)),

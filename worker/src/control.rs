@@ -39,4 +39,6 @@ pub(crate) struct Place {
     pub(crate) rank: u32,
     /// How many ranks there are.
     pub(crate) world: u32,
+    /// Its number at its machine.
+    pub(crate) local_rank: u32,
 }

@@ -10,13 +10,13 @@ use anyhow::Context;
 use squad_collective::{Background, Fence, RingListener, Topology, Transport};
 use squad_proto::{FailureCode, FailureReport, Ticket};
 use squad_train::run::Outcome;
-use squad_train::{Prepared, StopSignal, TrainError};
+use squad_train::{Prepared, Report, StopSignal, TrainError};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::control::{Begin, FromCompute, Place};
 use crate::progress::{Position, Reporter};
 use crate::session::{self, Ended, Session};
-use crate::{failure, lifeline};
+use crate::{device, failure, lifeline};
 
 /// Takes part in the job of the ticket on standard input.
 ///
@@ -109,9 +109,16 @@ impl Compute {
         let log = (place.rank == 0).then_some(output.as_path());
         let reporter = Reporter::new(self.position.clone(), self.to_control.clone(), log);
         let spec = &self.ticket.spec;
-        let prepared = model_folder(&spec.model).and_then(|folder| {
-            squad_train::prepare(spec, &self.ticket.task, &folder, &reporter).map_err(|e| failure::report(&e))
-        });
+        // Before libtorch is asked for anything: it looks for its CUDA half once.
+        let chosen = device::choose(&spec.resources, place.local_rank);
+        let prepared = chosen.map_err(|e| FailureReport::new(FailureCode::Device, e.to_string())).and_then(
+            |(device, note)| {
+                note.into_iter().for_each(|note| reporter.note(note));
+                let folder = model_folder(&spec.model)?;
+                squad_train::prepare_on(device, spec, &self.ticket.task, &folder, &reporter)
+                    .map_err(|e| failure::report(&e))
+            },
+        );
         let prepared = match prepared {
             Ok(prepared) => Prepared { restarts: self.ticket.generation.restarts(), ..prepared },
             Err(report) => return Some(Err(report)),

@@ -20,11 +20,21 @@ pub extern "C" fn mkl_serv_intel_cpu_true() -> c_int {
         let id = __cpuid(0);
         (id.ebx, id.edx, id.ecx) == (0x756e_6547, 0x4965_6e69, 0x6c65_746e)
     };
-    c_int::from(is_intel || (has_avx512() && std::env::var_os("SQUAD_MKL_NATIVE").is_none()))
+    c_int::from(is_intel || asks_for_avx512())
+}
+
+/// Whether MKL is told to take its AVX-512 kernels on whatever processor this is.
+pub(crate) fn asks_for_avx512() -> bool {
+    has_avx512() && !is_native()
+}
+
+/// Whether the user leaves the choice to MKL.
+pub(crate) fn is_native() -> bool {
+    std::env::var_os("SQUAD_MKL_NATIVE").is_some()
 }
 
 /// Whether the processor has the instructions of MKL's AVX-512 kernels.
-fn has_avx512() -> bool {
+pub(crate) fn has_avx512() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")

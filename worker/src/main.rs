@@ -6,11 +6,13 @@
 
 mod attend;
 mod control;
+mod device;
 mod failure;
 mod join;
 mod kernels;
 mod lifeline;
 mod predict;
+mod probe;
 mod progress;
 mod session;
 mod verify;
@@ -46,6 +48,8 @@ enum Command {
     Join(Box<attend::JoinArgs>),
     /// Answer one question with a fine-tuned model.
     Predict(predict::PredictArgs),
+    /// Tell what this machine has: cores, kernels, libtorch, GPUs, NCCL.
+    Probe(probe::ProbeArgs),
     /// Hold a model against values that another program computed with its weights.
     Verify(verify::VerifyArgs),
 }
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Command::Join(args) if args.ticket.is_some() || args.rendezvous.is_some() => attend::join(&args),
         Command::Join(_) => join::join(),
         Command::Predict(args) => predict::predict(&args),
+        Command::Probe(args) => probe::probe(&args),
         Command::Verify(args) => verify::verify(&args),
     };
     match outcome {

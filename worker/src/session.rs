@@ -95,7 +95,7 @@ pub(crate) async fn run(
                 match message.body {
                     Some(Hear::Assign(assign)) => {
                         talk.rank = Some(assign.rank);
-                        session.place.send(Place { rank: assign.rank, world: assign.world }).context("compute thread")?;
+                        session.place.send(Place { rank: assign.rank, world: assign.world, local_rank: assign.local_rank }).context("compute thread")?;
                     }
                     Some(Hear::Begin(order)) => {
                         let peers = order.peers.iter().map(|p| p.parse()).collect::<Result<_, _>>();

@@ -279,9 +279,9 @@ pub struct Resources {
     /// Fewest workers that a job goes on with. Not available yet: must be null or equal to `workers`.
     #[schemars(range(min = 1))]
     pub min_workers: Option<u32>,
-    /// What computes. Only `cpu` and `auto` are available yet.
+    /// What computes.
     pub device: DeviceKind,
-    /// GPUs to use, by number; null for all. Not available yet: must be null.
+    /// GPUs of each machine to use, by number, one for each of its workers in this order; null for all.
     pub gpus: Option<Vec<u32>>,
 }
 
@@ -295,12 +295,12 @@ impl Default for Resources {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceKind {
-    /// GPUs where there are any, else CPUs.
+    /// GPUs where there are any that can be used, else CPUs.
     #[default]
     Auto,
     /// CPUs.
     Cpu,
-    /// GPUs. Not available yet.
+    /// GPUs.
     Cuda,
 }
 
@@ -338,7 +338,7 @@ pub enum Backend {
     Auto,
     /// Squadron's own ring.
     Ring,
-    /// NCCL. Not available yet.
+    /// NCCL, between GPUs.
     Nccl,
 }
 

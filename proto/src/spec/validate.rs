@@ -191,6 +191,7 @@ fn cross_checks(spec: &JobSpec, problems: &mut Vec<Problem>) {
             "null: running on with fewer workers is not available yet",
         );
     }
+    gpus(spec, &mut problem);
     not_yet(spec, &mut problem);
 }
 
@@ -206,19 +207,30 @@ fn threshold_source(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)
     }
 }
 
+/// What GPUs ask of each other's fields.
+fn gpus(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)) {
+    let device = spec.resources.device;
+    if spec.comm.backend == Backend::Nccl && device != DeviceKind::Cuda {
+        problem(
+            "comm.backend",
+            "nccl".into(),
+            "ring or auto, unless resources.device is cuda: NCCL is between GPUs",
+        );
+    }
+    let Some(gpus) = &spec.resources.gpus else { return };
+    if device == DeviceKind::Cpu {
+        problem("resources.gpus", format!("{gpus:?}"), "null, unless resources.device is cuda or auto");
+    }
+    let distinct: std::collections::BTreeSet<u32> = gpus.iter().copied().collect();
+    if gpus.is_empty() || distinct.len() < gpus.len() {
+        problem("resources.gpus", format!("{gpus:?}"), "null for all, or the numbers of GPUs, each once");
+    }
+}
+
 /// Fields of the format whose machinery this version lacks: refused, never ignored.
 fn not_yet(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)) {
     if let Some(every) = spec.eval.every {
         problem("eval.every", every.to_string(), "null: evaluation during training is not available yet");
-    }
-    if spec.resources.device == DeviceKind::Cuda {
-        problem("resources.device", "cuda".into(), "cpu or auto: training on GPUs is not available yet");
-    }
-    if let Some(gpus) = &spec.resources.gpus {
-        problem("resources.gpus", format!("{gpus:?}"), "null: training on GPUs is not available yet");
-    }
-    if spec.comm.backend == Backend::Nccl {
-        problem("comm.backend", "nccl".into(), "ring or auto: NCCL is not available yet");
     }
     if spec.comm.compression != Compression::None {
         problem(
@@ -322,12 +334,29 @@ mod tests {
     fn fields_without_machinery_are_refused_by_name() {
         let found = problems(|s| {
             s["eval"] = json!({"every": 10});
-            s["resources"] = json!({"device": "cuda", "gpus": [0]});
+            s["comm"] = json!({"compression": "fp16"});
         });
         assert_eq!(
             found.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(),
-            ["eval.every", "resources.device", "resources.gpus"]
+            ["eval.every", "comm.compression"]
         );
+    }
+
+    #[test]
+    fn gpus_are_named_once_and_nccl_is_between_gpus() {
+        let of = |resources: Value, backend: &str| {
+            let found = problems(|s| {
+                s["resources"] = resources;
+                s["comm"] = json!({"backend": backend});
+            });
+            found.into_iter().map(|p| p.path).collect::<Vec<_>>()
+        };
+        assert_eq!(of(json!({"device": "cuda", "gpus": [1, 0]}), "nccl"), [""; 0]);
+        assert_eq!(of(json!({"device": "auto", "gpus": [2]}), "auto"), [""; 0]);
+        assert_eq!(of(json!({"device": "cuda", "gpus": [0, 0]}), "ring"), ["resources.gpus"]);
+        assert_eq!(of(json!({"gpus": []}), "auto"), ["resources.gpus"]);
+        assert_eq!(of(json!({"device": "cpu", "gpus": [0]}), "nccl"), ["comm.backend", "resources.gpus"]);
+        assert_eq!(of(json!({}), "nccl"), ["comm.backend"]);
     }
 
     #[test]

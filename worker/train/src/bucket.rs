@@ -257,6 +257,22 @@ fn floats<'a>(gradient: &'a Tensor, table: &Table) -> Option<&'a [f32]> {
     plain.then(|| unsafe { std::slice::from_raw_parts(gradient.data_ptr().cast::<f32>(), len) })
 }
 
+/// A stage's flat gradients as what NCCL sums. For the exchange of a device's stepper only, which is dropped, and with it
+/// NCCL's work aborted, before the gradients are.
+///
+/// # Errors
+/// When they are not contiguous 32-bit floats on a GPU.
+#[cfg(feature = "nccl")]
+pub(crate) fn device_buffer(flat: &Tensor) -> Result<squad_collective::nccl::DeviceBuffer, TrainError> {
+    if !flat.device().is_cuda() || flat.kind() != Kind::Float || !flat.is_contiguous() {
+        return Err(TrainError::Internal("gradients are not contiguous 32-bit floats on a GPU".into()));
+    }
+    // SAFETY: the tensor's memory is there as long as the stepper, which has the exchange drop its communicator first.
+    // Between launch and settle the stepper gives the device no work on these gradients; what it gave before is on the
+    // stream that the communicator waits for.
+    Ok(unsafe { squad_collective::nccl::DeviceBuffer::from_raw(flat.data_ptr() as u64, flat.numel()) })
+}
+
 /// Runs `work` on the weights of a stage as a slice. Only for stages on the CPU.
 ///
 /// # Errors

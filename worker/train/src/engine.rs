@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 
 use squad_collective::Background;
+#[cfg(feature = "nccl")]
+use squad_collective::nccl::{Communicator, Options};
 use squad_model::Network;
 use squad_proto::JobSpec;
+use squad_proto::spec::Backend;
 use tch::Device;
 
 use crate::adamw::Moments;
@@ -38,11 +41,19 @@ impl Engine {
     ) -> Result<Self, TrainError> {
         Ok(match network.device() {
             Device::Cpu => Self::Host(Box::new(Stepper::new(spec, network, pad_id, schedule, collective)?)),
-            _ => {
-                let exchange = Exchange::over_ring(collective, &DeviceStepper::lens(network))?;
+            device => {
+                let exchange = exchange(spec, network, device, collective)?;
                 Self::Device(Box::new(DeviceStepper::new(spec, network, pad_id, schedule, exchange)))
             }
         })
+    }
+
+    /// What carries the gradients to the other ranks, for people.
+    pub fn carrier(&self, collective: &Background) -> String {
+        match self {
+            Self::Host(_) => collective.transport().into(),
+            Self::Device(stepper) => stepper.exchange().name(),
+        }
     }
 
     /// Takes optimizer step `step`, counted from 1; see [`Stepper::take`].
@@ -84,6 +95,56 @@ impl Engine {
         match self {
             Self::Host(stepper) => stepper.go_on(moments, loss_scale),
             Self::Device(stepper) => stepper.go_on(&moments, loss_scale),
+        }
+    }
+}
+
+/// What `comm.backend` asks for, on a device that is no CPU.
+fn exchange(
+    spec: &JobSpec,
+    network: &Network,
+    device: Device,
+    collective: &Background,
+) -> Result<Exchange, TrainError> {
+    agree_on_device(device, collective)?;
+    let wants_nccl = match spec.comm.backend {
+        Backend::Auto => collective.world() > 1,
+        Backend::Nccl => true,
+        _ => false,
+    };
+    match device {
+        #[cfg(feature = "nccl")]
+        Device::Cuda(index) if wants_nccl => {
+            let patience = std::time::Duration::from_secs_f64(spec.fault.patience_s);
+            let options = Options {
+                device: index,
+                patience: squad_proto::Deadlines::from_patience(patience).collective,
+                libraries: squad_cuda::Places::of_process().beside("nccl", "libnccl.so.2"),
+            };
+            let communicator = Communicator::join(options, collective)?;
+            Ok(Exchange::over_nccl(communicator, network.stages().len()))
+        }
+        #[cfg(not(feature = "nccl"))]
+        _ if wants_nccl => Err(TrainError::Device(
+            "this squad-worker was built without the feature nccl; set comm.backend: ring".into(),
+        )),
+        _ => Exchange::over_ring(collective, &DeviceStepper::lens(network)),
+    }
+}
+
+/// Checks that all ranks compute on GPUs where this one does: the others would wait for NCCL, or it for them.
+fn agree_on_device(device: Device, collective: &Background) -> Result<(), TrainError> {
+    let all: Vec<bool> = crate::evaluate::gather(collective, &[device.is_cuda()])?;
+    match all.iter().position(|on_gpu| *on_gpu != device.is_cuda()) {
+        None => Ok(()),
+        Some(rank) => {
+            let word = |cuda: bool| if cuda { "a GPU" } else { "a CPU" };
+            Err(TrainError::Device(format!(
+                "rank {} computes on {}, rank {rank} on {}; set resources.device to cpu or cuda, so that all do the same",
+                collective.rank(),
+                word(device.is_cuda()),
+                word(!device.is_cuda())
+            )))
         }
     }
 }

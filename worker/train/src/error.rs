@@ -49,6 +49,9 @@ pub enum TrainError {
         /// The step, counted from 1.
         step: u64,
     },
+    /// What ranks compute on.
+    #[error("{0}")]
+    Device(String),
     /// Should not be possible.
     #[error("internal error: {0}")]
     Internal(String),
@@ -70,6 +73,7 @@ impl TrainError {
             // These would come again, however often the gang is started.
             Self::Collective(CollectiveError::Disagreement { .. }) => FailureCode::Disagreement,
             Self::Collective(CollectiveError::Panicked { .. }) => FailureCode::Internal,
+            Self::Collective(CollectiveError::NcclMissing { .. }) | Self::Device(_) => FailureCode::Device,
             Self::Collective(_) => FailureCode::Collective,
             Self::NotFinite { .. } => FailureCode::NotFinite,
             Self::Internal(_) => FailureCode::Internal,

@@ -15,6 +15,7 @@ use squad_proto::{JobSpec, Phase, Progress};
 use tch::{Kind, Tensor};
 
 use crate::error::TrainError;
+use crate::memory::{Shape, about_to_compute};
 use crate::prepare::DevSet;
 use crate::report::{Report, StopSignal};
 use crate::step::micro_batch;
@@ -175,6 +176,7 @@ pub struct WindowScores {
 impl WindowScores {
     /// Scores a batch. `top` is how many starts, and ends for each, the conditional head gives.
     pub fn score(&mut self, network: &Network, batch: &squad_data::Batch, top: (i64, i64)) {
+        about_to_compute(Shape { windows: batch.rows, tokens: batch.width, training: false });
         self.add(batch, network.scores(&micro_batch(batch, network.device()).inputs, top));
     }
 

@@ -23,6 +23,7 @@
 //! | [`threshold`] | the threshold between an answer and none, and the answers at it |
 //! | [`checkpoint`], [`resume`], [`output`] | what is written, how it stays whole, and how a run goes on from it |
 //! | [`trace`] | what a rank is doing; the timeline of all ranks |
+//! | [`memory`] | what to say when memory runs out |
 //! | [`report`] | progress to whoever listens, and the wish to stop |
 //! | [`verify`] | a network held against another program's values |
 //! | [`mod@run`] | a job from Begin to its results |
@@ -38,6 +39,7 @@ pub mod evaluate;
 pub mod header;
 pub mod log;
 pub mod loss_scale;
+pub mod memory;
 pub mod output;
 pub mod prepare;
 pub mod report;

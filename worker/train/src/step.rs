@@ -18,6 +18,7 @@ use crate::bucket::{Bucket, Reduction};
 use crate::error::TrainError;
 use crate::header::StepHeader;
 use crate::loss_scale::LossScale;
+use crate::memory::Shape;
 use crate::prepare::TrainSet;
 use crate::schedule::Schedule;
 use crate::touched::Table;
@@ -246,6 +247,11 @@ impl Stepper {
             let collating = trace.span(Activity::Collate);
             let batch =
                 collate(&set.features, &plan.micro_batches[*number], self.pad_id, self.pad_to_multiple);
+            crate::memory::about_to_compute(Shape {
+                windows: batch.rows,
+                tokens: batch.width,
+                training: true,
+            });
             header.examples += batch.rows as u64;
             header.tokens += batch.real_tokens() as u64;
             header.padded_tokens += (batch.rows * batch.width) as u64;

@@ -55,7 +55,7 @@ pub fn train(
             set.sampler.mean_examples(),
             schedule.warmup(),
             collective.world(),
-            collective.transport()
+            engine.carrier(collective)
         ));
     }
     let every = spec.train.checkpoint_every.unwrap_or(per_epoch);

@@ -242,3 +242,109 @@ fn tell(
     }
     Ok(known)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Fence, RingListener, Topology, Transport};
+    use std::sync::atomic::AtomicBool;
+
+    /// The library that scripts/setup.sh --cuda brings; `None`, with a word, where it was not run.
+    fn library() -> Option<PathBuf> {
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/libtorch-cuda/libnccl.so.2");
+        if !file.is_file() {
+            eprintln!("skipped: {} is not there; scripts/setup.sh --cuda brings it", file.display());
+        }
+        file.is_file().then_some(file)
+    }
+
+    fn has_driver() -> bool {
+        let found = Gpu::open(0).is_ok();
+        if found {
+            eprintln!("skipped: this machine has a GPU");
+        }
+        found
+    }
+
+    fn gang(world: usize, libraries: &[PathBuf]) -> Vec<Result<(), CollectiveError>> {
+        let listeners: Vec<_> =
+            (0..world).map(|_| RingListener::bind([127, 0, 0, 1].into()).unwrap()).collect();
+        let peers: Vec<_> = listeners.iter().map(RingListener::local_addr).collect();
+        std::thread::scope(|scope| {
+            let ranks: Vec<_> = listeners
+                .into_iter()
+                .enumerate()
+                .map(|(rank, listener)| {
+                    let peers = peers.clone();
+                    scope.spawn(move || {
+                        let fence =
+                            Fence { job: "j".into(), generation: 1, token: "t".into(), layout: [0; 32] };
+                        let patience = Duration::from_secs(20);
+                        let topology =
+                            Topology { rank, world, peers, fence, patience, transport: Transport::Tcp };
+                        let control = Background::start(crate::connect(listener, topology).unwrap());
+                        let options = Options { device: 0, patience, libraries: libraries.to_vec() };
+                        Communicator::join(options, &control).map(drop)
+                    })
+                })
+                .collect();
+            ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn without_a_gpu_every_rank_hears_so_at_once() {
+        if has_driver() {
+            return;
+        }
+        let begun = Instant::now();
+        for outcome in gang(3, library().as_slice()) {
+            let text = outcome.unwrap_err().to_string();
+            assert!(text.contains("no NVIDIA driver") || text.contains("cannot be loaded"), "{text}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "nobody waits for NCCL");
+    }
+
+    #[test]
+    fn what_is_missing_is_an_ordinary_error() {
+        let file = PathBuf::from("/no/where/libnccl.so.2");
+        match Api::load(std::slice::from_ref(&file)) {
+            Ok(api) => eprintln!("skipped: this system has NCCL {}", api.version()),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(matches!(error, CollectiveError::NcclMissing { .. }), "{text}");
+                assert!(
+                    text.contains("/no/where/libnccl.so.2") && text.contains("setup.sh --cuda"),
+                    "{text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_library_answers_and_a_join_without_a_gpu_fails_in_time() {
+        let Some(file) = library() else { return };
+        let version = super::super::version(std::slice::from_ref(&file)).unwrap();
+        assert!(version.code >= 22_800 && version.to_string().starts_with("2."), "{version}");
+        assert!(version.file.is_some_and(|file| file.is_file()));
+        if has_driver() {
+            return;
+        }
+        let api = Arc::new(Api::load(&[file]).unwrap());
+        let begun = Instant::now();
+        let joined = api.unique_id().and_then(|id| {
+            assert_eq!(UniqueId::from_bytes(&id.to_bytes()).map(UniqueId::to_bytes), Some(id.to_bytes()));
+            let comm = super::super::api::Comm::join(&api, id, 0, 1)?;
+            super::super::issue::wait(&comm, Duration::from_secs(10), &AtomicBool::new(false)).map_err(
+                |waited| match waited {
+                    super::super::issue::Waited::Failed(problem) => problem,
+                    _ => "waited in vain".into(),
+                },
+            )
+        });
+        let problem = joined.unwrap_err();
+        println!("NCCL {version} without a GPU: {problem}");
+        assert!(problem.starts_with("nccl") || problem.starts_with("NCCL"), "{problem}");
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+}

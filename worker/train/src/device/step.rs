@@ -16,6 +16,7 @@ use crate::backward::{LossScalars, Recipe, walk_unread};
 use crate::error::TrainError;
 use crate::header::StepHeader;
 use crate::loss_scale::LossScale;
+use crate::memory::Shape;
 use crate::prepare::TrainSet;
 use crate::schedule::Schedule;
 use crate::step::{StepOutcome, classifier_dropout, finite, layer_factor, micro_batch};
@@ -23,10 +24,11 @@ use crate::step::{StepOutcome, classifier_dropout, finite, layer_factor, micro_b
 /// Everything that changes from step to step, besides the weights.
 #[derive(Debug)]
 pub struct DeviceStepper {
+    /// First, so that it is dropped before the memory that it may still be at work in.
+    exchange: Exchange,
     /// Flat gradients of each stage; the step's header rides behind the head's. Empty where a stage is frozen.
     gradients: Vec<Tensor>,
     moments: Vec<DeviceMoments>,
-    exchange: Exchange,
     factors: Vec<f64>,
     first_trainable: usize,
     optimizer: AdamW,
@@ -98,6 +100,11 @@ impl DeviceStepper {
     /// The loss scale as it stands after the last step.
     pub fn loss_scale(&self) -> LossScale {
         self.loss_scale
+    }
+
+    /// How gradients get to the other ranks.
+    pub fn exchange(&self) -> &Exchange {
+        &self.exchange
     }
 
     /// Copies of the optimizer's moments on the host, stage by stage.
@@ -173,6 +180,11 @@ impl DeviceStepper {
         for (turn, number) in mine.iter().enumerate() {
             let batch =
                 collate(&set.features, &plan.micro_batches[*number], self.pad_id, self.pad_to_multiple);
+            crate::memory::about_to_compute(Shape {
+                windows: batch.rows,
+                tokens: batch.width,
+                training: true,
+            });
             sums.counts.examples += batch.rows as u64;
             sums.counts.tokens += batch.real_tokens() as u64;
             sums.counts.padded_tokens += (batch.rows * batch.width) as u64;
@@ -213,11 +225,8 @@ impl DeviceStepper {
     /// Has the device wait for the sums, and reads the header and the norm of the averaged gradient: the one time in a step
     /// that the host waits for the device.
     fn reduce(&mut self) -> Result<(StepHeader, f64, Cost), TrainError> {
-        let mut cost = Cost::default();
         for stage in (self.first_trainable..self.gradients.len()).rev() {
-            let of_stage = self.exchange.settle(stage, &self.gradients[stage])?;
-            cost.total += of_stage.total;
-            cost.exposed += of_stage.exposed;
+            self.exchange.settle(stage, &self.gradients[stage])?;
         }
         let head = self.gradients.len() - 1;
         let header = header_of(&self.gradients[head]);
@@ -231,7 +240,10 @@ impl DeviceStepper {
         let told = Tensor::cat(&[header, Tensor::stack(&norms, 0)], 0);
         let mut values = vec![0.0f32; told.numel()];
         let count = values.len();
-        told.f_copy_data(&mut values, count).map_err(squad_model::ModelError::from)?;
+        let copied = told.f_copy_data(&mut values, count);
+        // What broke the exchange says more than what the device makes of it.
+        let cost = self.exchange.finish()?;
+        copied.map_err(squad_model::ModelError::from)?;
         let (header, norms) = values.split_at(StepHeader::LEN);
         let squares: f64 = norms.iter().map(|norm| f64::from(*norm).powi(2)).sum();
         Ok((StepHeader::read(header), squares.sqrt() / self.loss_scale.scale(), cost))
