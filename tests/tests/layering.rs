@@ -39,6 +39,10 @@ fn nobody_reaches_what_is_not_theirs() {
         ("squadctl", &["tch", "torch-sys", "cudarc", "squad-model", "squad-train"]),
         ("squad-collective", &["tch", "torch-sys", "tokio", "squad-data", "squad-model", "squad-proto"]),
         ("squad-data", &["tch", "torch-sys", "tokio", "ureq", "hyper", "squad-model", "squad-collective"]),
+        (
+            "squad-cuda",
+            &["tch", "torch-sys", "tokio", "squad-proto", "squad-collective", "squad-model", "squad-train"],
+        ),
         ("squad-model", &["tokio", "squad-data", "squad-collective", "squad-proto"]),
         ("squad-train", &["tokio", "tonic", "clap", "indicatif"]),
         (
