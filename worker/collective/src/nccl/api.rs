@@ -52,8 +52,6 @@ pub(super) struct Api {
     abort: OnComm,
     error_string: unsafe extern "C" fn(c_int) -> *const c_char,
     last_error: unsafe extern "C" fn(ncclComm_t) -> *const c_char,
-    /// Keeps the functions valid.
-    _library: Library,
 }
 
 /// What all ranks must know to find each other.
@@ -118,10 +116,11 @@ impl Api {
                 abort: function(&library, "ncclCommAbort")?,
                 error_string: function(&library, "ncclGetErrorString")?,
                 last_error: function(&library, "ncclGetLastError")?,
-                _library: library,
             };
             (api, get_version)
         };
+        // Never unloaded, so the functions stay valid: NCCL has threads of its own, which outlive communicators.
+        std::mem::forget(library);
         let mut code: c_int = 0;
         // SAFETY: writes one integer.
         let result = unsafe { get_version(&raw mut code) };

@@ -326,7 +326,7 @@ mod tests {
         let Some(file) = library() else { return };
         let version = super::super::version(std::slice::from_ref(&file)).unwrap();
         assert!(version.code >= 22_800 && version.to_string().starts_with("2."), "{version}");
-        assert!(version.file.is_some_and(|file| file.is_file()));
+        assert!(version.file.as_ref().is_some_and(|file| file.is_file()));
         if has_driver() {
             return;
         }
