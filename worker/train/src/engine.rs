@@ -17,6 +17,7 @@ use crate::loss_scale::LossScale;
 use crate::prepare::TrainSet;
 use crate::schedule::Schedule;
 use crate::step::{StepOutcome, Stepper};
+use crate::trace::Trace;
 
 /// Takes steps where the network is.
 #[derive(Debug)]
@@ -65,12 +66,12 @@ impl Engine {
         step: u64,
         network: &mut Network,
         set: &TrainSet,
-        collective: &Background,
+        who: (&Background, &Trace<'_>),
         stop: bool,
     ) -> Result<StepOutcome, TrainError> {
         match self {
-            Self::Host(stepper) => stepper.take(step, network, set, collective, stop),
-            Self::Device(stepper) => stepper.take(step, network, set, collective, stop),
+            Self::Host(stepper) => stepper.take(step, network, set, who, stop),
+            Self::Device(stepper) => stepper.take(step, network, set, who, stop),
         }
     }
 

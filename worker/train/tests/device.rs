@@ -12,6 +12,7 @@ use squad_train::device::{DeviceStepper, Exchange};
 use squad_train::loss_scale::LossScale;
 use squad_train::schedule::Schedule;
 use squad_train::step::{StepOutcome, Stepper};
+use squad_train::trace::Trace;
 use squad_train::{Prepared, TrainError, prepare::TrainSet};
 use world::{Notes, Place, gang};
 
@@ -34,7 +35,7 @@ fn run(
     + Sync,
 ) -> Vec<After> {
     gang(world, |collective| {
-        let (task, model) = (Task::Train { resume: false }, place.path().join("model"));
+        let (task, model) = (Task::default(), place.path().join("model"));
         let mut prepared = squad_train::prepare(spec, &task, &model, &Notes::default()).unwrap();
         let set = prepared.train.take().unwrap();
         let (moments, outcomes) = steps(&mut prepared, &set, &collective).unwrap();
@@ -49,7 +50,9 @@ fn on_host(place: &Place, spec: &JobSpec, world: usize, scale: Option<LossScale>
         let mut stepper = Stepper::new(spec, &prepared.network, prepared.pad_id, schedule, collective)?;
         scale.into_iter().for_each(|scale| stepper.set_loss_scale(scale));
         let outcomes = (1..=STEPS)
-            .map(|step| stepper.take(step, &mut prepared.network, set, collective, step == 3))
+            .map(|step| {
+                stepper.take(step, &mut prepared.network, set, (collective, &Trace::off()), step == 3)
+            })
             .collect::<Result<_, _>>()?;
         Ok((stepper.moments().to_vec(), outcomes))
     })
@@ -63,7 +66,13 @@ fn as_device(place: &Place, spec: &JobSpec, world: usize, scale: Option<LossScal
         scale.into_iter().for_each(|scale| stepper.set_loss_scale(scale));
         let mut outcomes = Vec::new();
         for step in 1..=STEPS {
-            outcomes.push(stepper.take(step, &mut prepared.network, set, collective, step == 3)?);
+            outcomes.push(stepper.take(
+                step,
+                &mut prepared.network,
+                set,
+                (collective, &Trace::off()),
+                step == 3,
+            )?);
             // As after a checkpoint: what is on the device comes back as it was.
             stepper.go_on(&stepper.moments(), stepper.loss_scale());
         }

@@ -21,6 +21,7 @@ use squad_train::engine::Engine;
 use squad_train::run::Outcome;
 use squad_train::schedule::Schedule;
 use squad_train::step::StepOutcome;
+use squad_train::trace::Trace;
 use squad_train::{StopSignal, TrainError};
 use tch::{Device, Kind, Tensor};
 use world::{Notes, Place, gang};
@@ -48,14 +49,14 @@ fn steps(
     device: Device,
     collective: &Background,
 ) -> Result<(Vec<f32>, Vec<StepOutcome>), TrainError> {
-    let task = Task::Train { resume: false };
+    let task = Task::default();
     let mut prepared = squad_train::prepare_on(device, spec, &task, &place.join("model"), &Notes::default())?;
     let set = prepared.train.take().unwrap();
     let schedule = Schedule::new(&spec.train, STEPS);
     let mut engine = Engine::new(spec, &prepared.network, prepared.pad_id, schedule, collective)?;
     let mut outcomes = Vec::new();
     for step in 1..=STEPS {
-        outcomes.push(engine.take(step, &mut prepared.network, &set, collective, false)?);
+        outcomes.push(engine.take(step, &mut prepared.network, &set, (collective, &Trace::off()), false)?);
     }
     Ok((prepared.network.stages().iter().flat_map(|stage| stage.to_vec()).collect(), outcomes))
 }
@@ -143,7 +144,7 @@ fn a_run_on_a_gpu_is_evaluated_and_gone_on_with_on_the_cpu() {
     let train = json!({"dropout": 0.0, "steps": 12, "checkpoint_every": 6});
     let spec = place.spec("out", json!({"train": train}));
     let run = |device: Device, resume: bool| {
-        let (task, stop) = (Task::Train { resume }, StopSignal::new());
+        let (task, stop) = (Task::Train { resume, timeline: None }, StopSignal::new());
         let outcome = gang(1, |collective| {
             let notes = Notes::default();
             let prepared =
@@ -333,7 +334,7 @@ fn time_steps(config: Value, precision: Precision, device: Device, (rows, width)
             form: LossForm::Masked,
             recompute: false,
         };
-        walk_unread(&network, &batch, &recipe, |stage, found, _| {
+        walk_unread(&network, &batch, &recipe, &Trace::off(), |stage, found, _| {
             network.stages()[stage].collect_gradients(&found, &gradients[stage], false);
             Ok(())
         })

@@ -97,7 +97,7 @@ impl Exchange {
             Self::Alone => Ok(()),
             Self::Ring(ring) => {
                 ring.buckets[stage].take_from(gradients)?;
-                ring.buckets[stage].launch(collective)
+                ring.buckets[stage].launch(collective, None)
             }
             #[cfg(feature = "nccl")]
             Self::Nccl(nccl) => {

@@ -20,6 +20,7 @@ use crate::memory::Shape;
 use crate::prepare::TrainSet;
 use crate::schedule::Schedule;
 use crate::step::{StepOutcome, classifier_dropout, finite, layer_factor, micro_batch};
+use crate::trace::{Activity, Trace};
 
 /// Everything that changes from step to step, besides the weights.
 #[derive(Debug)]
@@ -127,13 +128,17 @@ impl DeviceStepper {
         step: u64,
         network: &mut Network,
         set: &TrainSet,
-        collective: &Background,
+        (collective, trace): (&Background, &Trace<'_>),
         stop: bool,
     ) -> Result<StepOutcome, TrainError> {
+        trace.set_step(step);
+        let _step = trace.span(Activity::Step);
         let mut overflows = 0;
         let (header, grad_norm, cost) = loop {
-            self.compute(step, network, set, collective, stop)?;
+            self.compute(step, network, set, (collective, trace), stop)?;
+            let wait = trace.span(Activity::Wait(self.gradients.len() - 1));
             let (header, grad_norm, cost) = self.reduce()?;
+            drop(wait);
             finite("loss", header.mean_loss(), step)?;
             if grad_norm.is_finite() {
                 break (header, grad_norm, cost);
@@ -145,7 +150,9 @@ impl DeviceStepper {
             overflows += 1;
         };
         let loss_scale = self.loss_scale.scale();
+        let optimizer = trace.span(Activity::Optimizer);
         self.update(step, network, grad_norm);
+        drop(optimizer);
         self.loss_scale.succeed();
         Ok(StepOutcome {
             header,
@@ -155,6 +162,7 @@ impl DeviceStepper {
             overflows,
             allreduce: cost.total,
             exposed: cost.exposed,
+            bytes: self.gradients.iter().map(|all| 4 * all.numel() as u64).sum(),
             marks: Vec::new(),
         })
     }
@@ -165,7 +173,7 @@ impl DeviceStepper {
         step: u64,
         network: &Network,
         set: &TrainSet,
-        collective: &Background,
+        (collective, trace): (&Background, &Trace<'_>),
         stop: bool,
     ) -> Result<(), TrainError> {
         let plan = set.sampler.step(step as usize - 1);
@@ -178,6 +186,7 @@ impl DeviceStepper {
             counts: StepHeader { stop_votes: u64::from(stop), ..StepHeader::default() },
         };
         for (turn, number) in mine.iter().enumerate() {
+            let collating = trace.span(Activity::Collate);
             let batch =
                 collate(&set.features, &plan.micro_batches[*number], self.pad_id, self.pad_to_multiple);
             crate::memory::about_to_compute(Shape {
@@ -199,7 +208,8 @@ impl DeviceStepper {
             let last = turn + 1 == mine.len();
             let (gradients, exchange) = (&self.gradients, &mut self.exchange);
             let batch = micro_batch(&batch, self.device);
-            walk_unread(network, &batch, &recipe, |stage, found, loss| {
+            drop(collating);
+            walk_unread(network, &batch, &recipe, trace, |stage, found, loss| {
                 let into = gradients[stage].narrow(0, 0, network.stages()[stage].len() as i64);
                 network.stages()[stage].collect_gradients(&found, &into, turn > 0);
                 if stage == head {
