@@ -148,6 +148,16 @@ fn cuda(places: &Places) -> Cuda {
     }
 }
 
+#[cfg(not(feature = "nccl"))]
+fn nccl(_: &Places) -> Nccl {
+    Nccl {
+        version: None,
+        file: None,
+        problem: Some("this squad-worker was built without the feature nccl".into()),
+    }
+}
+
+#[cfg(feature = "nccl")]
 fn nccl(places: &Places) -> Nccl {
     match squad_collective::nccl::version(&places.beside("nccl", "libnccl.so.2")) {
         Ok(version) => Nccl { version: Some(version.to_string()), file: version.file, problem: None },
