@@ -69,6 +69,7 @@ mod tests {
         silence: Duration::from_secs(30),
         hello: Duration::from_secs(60),
         ready: Duration::from_secs(600),
+        gather: Duration::from_secs(600),
         collective: Duration::from_secs(60),
         stop_grace: Duration::from_secs(30),
         late: Duration::from_secs(15),
