@@ -156,3 +156,17 @@ fn overflows_are_handled_alike() {
     assert!(ours[0].outcomes[0].overflows > 5);
     compare(&ours[0], &theirs[0], 2e-3, "float16");
 }
+
+#[test]
+fn libtorchs_cuda_half_loads_with_or_without_a_driver() {
+    let Ok(folder) = squad_cuda::Places::of_process().find() else {
+        eprintln!("skipped: no CUDA libraries here; scripts/setup.sh --cuda brings them");
+        return;
+    };
+    squad_cuda::load(&folder).unwrap();
+    let gpus = squad_cuda::Driver::open().and_then(squad_cuda::Driver::count).unwrap_or(0);
+    assert_eq!(tch::Cuda::is_available(), gpus > 0);
+    assert_eq!(tch::Cuda::device_count().max(0) as usize, gpus);
+    // The CPU computes as before.
+    assert_eq!(tch::Tensor::from_slice(&[1.0f32, 2.0]).sum(tch::Kind::Float).double_value(&[]), 3.0);
+}

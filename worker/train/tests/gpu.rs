@@ -1,5 +1,6 @@
 //! On a GPU, beside the CPU. Ignored where `cargo test` runs: `scripts/gpu_check.sh` runs them on a machine that has one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
+#![allow(clippy::print_stdout, reason = "figures for scripts/gpu_check.sh")]
 
 #[path = "support/world.rs"]
 mod world;
