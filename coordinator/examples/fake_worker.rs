@@ -15,6 +15,8 @@
 //! | `mute` | rank 1 never says Hello |
 //! | `leave` | rank 1 ends with code 0 in the middle of the work |
 //! | `stubborn` | as `hold`, but obeys neither Stop nor SIGTERM |
+//! | `deaf` | as `stubborn`, and does not see the end of its lifeline |
+//! | `revive` | as `hold` in the job's first life, as `succeed` in later ones |
 //!
 //! Asked to `predict`, it answers every question with the first word of the text.
 //!
@@ -59,11 +61,12 @@ fn main() -> anyhow::Result<ExitCode> {
         std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).ok();
         gone.send(()).ok();
     });
+    let deaf = ticket.spec.name.starts_with("deaf");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         tokio::select! {
             code = live(ticket) => code,
-            _ = lifeline => Ok(ExitCode::from(9)),
+            _ = lifeline, if !deaf => Ok(ExitCode::from(9)),
         }
     })
 }
@@ -95,6 +98,7 @@ async fn live(ticket: Ticket) -> anyhow::Result<ExitCode> {
     println!("pid {}", std::process::id());
     println!("token {}", ticket.token);
     println!("task {}", serde_json::to_string(&ticket.task)?);
+    println!("generation {}", ticket.generation);
     let frail = mode == "frail" && ticket.generation == squad_proto::Generation::FIRST;
     println!("threads {}", std::env::var("OMP_NUM_THREADS").unwrap_or_default());
     eprintln!("slot {} complains", ticket.slot);
@@ -105,7 +109,7 @@ async fn live(ticket: Ticket) -> anyhow::Result<ExitCode> {
     if mode == "mute" && odd {
         std::future::pending::<()>().await;
     }
-    let stubborn = mode == "stubborn";
+    let stubborn = matches!(mode.as_str(), "stubborn" | "deaf");
     let mut sigterm = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     if stubborn {
         tokio::spawn(async move { while sigterm.recv().await.is_some() {} });
@@ -148,6 +152,8 @@ async fn live(ticket: Ticket) -> anyhow::Result<ExitCode> {
     let mode = match (mode.as_str(), frail) {
         ("frail", true) => "frail",
         ("frail", false) => "succeed",
+        ("revive", _) if ticket.generation > squad_proto::Generation::FIRST => "succeed",
+        ("revive", _) => "hold",
         (other, _) => other,
     };
     work(mode, place.rank, session, neighbours).await
@@ -160,11 +166,12 @@ async fn work(mode: &str, rank: u32, mut session: Session, mut ring: Neighbours)
         tokio::select! {
             _ = tick.tick() => {}
             order = session.hear() => match order {
-                Ok(Hear::Stop(_)) if mode != "stubborn" => {
+                Ok(Hear::Stop(_)) if !matches!(mode, "stubborn" | "deaf") => {
                     ring.part();
                     return Ok(session.stopped(step).await);
                 }
                 Ok(_) => {}
+                Err(_) if mode == "deaf" => std::future::pending().await,
                 Err(_) => return Ok(ExitCode::from(1)),
             },
             // A world of one has no neighbours: the branch is never taken.

@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use squad_proto::pb::to_worker::Body;
-use squad_proto::{EventBody, Fence, Generation, JobId, JobSpec, Task, Ticket, pb};
+use squad_proto::{EventBody, Fence, Generation, JobId, JobSpec, JobState, Task, Ticket, pb};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use crate::job::{Action, Event, Exit, Input, Machine, Order};
-use crate::launch::{Attendant, Launching, Sink};
+use crate::job::{Action, Event, Exit, Input, Machine, Memory, Order};
+use crate::launch::{Attendant, Identity, Launching, Process, Sink};
 use crate::registry::Registry;
+
+/// How often a worker that an earlier coordinator started is looked at.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What workers are told through.
 pub(crate) type Outbound = UnboundedSender<Result<pb::ToWorker, Status>>;
@@ -78,8 +81,8 @@ pub(crate) struct Assignment {
     pub(crate) task: Task,
     pub(crate) token: String,
     pub(crate) server: String,
-    pub(crate) threads: usize,
-    pub(crate) world: u32,
+    /// How many workers the job was given.
+    pub(crate) slots: u32,
 }
 
 type Sessions = BTreeMap<u32, Seat>;
@@ -92,6 +95,28 @@ pub(crate) struct Driver {
     pub(crate) job: Assignment,
     /// How long a worker that is to be killed may be unheard of where nothing but its attendant can kill it.
     pub(crate) silence: Duration,
+    /// Workers that an earlier coordinator started and that still live, by slot.
+    pub(crate) left: BTreeMap<u32, Identity>,
+}
+
+/// What is performed at once.
+enum Deed {
+    /// What follows each other in the history is written down together: a coordinator that dies leaves no failure
+    /// without the end that it led to, and no results without theirs.
+    Records(Vec<EventBody>),
+    Other(Action),
+}
+
+fn together(actions: Vec<Action>) -> Vec<Deed> {
+    let mut deeds = Vec::new();
+    for action in actions {
+        match (action, deeds.last_mut()) {
+            (Action::Record(body), Some(Deed::Records(bodies))) => bodies.push(body),
+            (Action::Record(body), _) => deeds.push(Deed::Records(vec![body])),
+            (action, _) => deeds.push(Deed::Other(action)),
+        }
+    }
+    deeds
 }
 
 /// Where a job's workers' output is.
@@ -100,13 +125,16 @@ pub(crate) fn log_folder(output_dir: &str, job: &JobId) -> PathBuf {
 }
 
 impl Driver {
-    /// Drives the job to its end.
+    /// Drives the job to its end, or to that of the coordinator if another one goes on with it.
     pub(crate) async fn run(mut self, mut inbox: UnboundedReceiver<Inbox>) {
         let born = Instant::now();
         let (to_self, mut own) = unbounded_channel();
         let mut sessions: Sessions = BTreeMap::new();
+        self.attend_left(&to_self);
+        let mut known = None;
         let mut wake = None;
-        while !self.machine.state().is_final() {
+        let mut ending = false;
+        while !(self.machine.state().is_final() || ending && self.machine.state() == JobState::Queued) {
             let timer = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(tokio::time::Instant::from_std(born + at)).await,
@@ -121,6 +149,7 @@ impl Driver {
                 Some(event) = own.recv() => event,
                 () = timer => Event::Tick,
             };
+            ending |= matches!(event, Event::Shutdown { comes_back: true });
             let life = self.machine.generation();
             if let Event::Worker { generation, slot, input: Input::Exited(exit, _) } = &event
                 && *generation == life
@@ -136,33 +165,62 @@ impl Driver {
                 // A new life: its workers take the slots anew.
                 sessions.clear();
             }
+            self.remember(&mut known);
             self.registry.set_ranks(&self.job.id, self.machine.ranks(born.elapsed()));
             // A stale message changes nothing, not even the timer.
             if timer_fired || !actions.is_empty() {
                 wake = None;
             }
-            for action in actions {
-                match action {
-                    Action::Launch { slot } => self.launch(slot, &to_self).await,
-                    Action::Send { slot, order } => {
-                        let seat = sessions.get(&slot).and_then(|seat| seat.outbound.as_ref());
-                        self.say(slot, seat, order);
-                    }
-                    Action::Kill { slot, hard } => self.kill(slot, hard, &to_self),
-                    Action::Record(body) => {
-                        if let (EventBody::State { state, reason }, Launching::External(attendants)) =
-                            (&body, &self.launching)
-                            && state.is_final()
-                        {
-                            attendants.end(*state, reason);
-                        }
-                        self.record(body);
-                    }
-                    Action::Wake(at) => wake = Some(at),
+            for deed in together(actions) {
+                match deed {
+                    Deed::Records(bodies) => self.record(bodies),
+                    Deed::Other(Action::Wake(at)) => wake = Some(at),
+                    Deed::Other(action) => self.perform(action, &sessions, &to_self).await,
                 }
             }
         }
         self.registry.schedule();
+    }
+
+    /// Watches the workers that an earlier coordinator left, which are not this process's children.
+    fn attend_left(&mut self, to_self: &UnboundedSender<Event>) {
+        let generation = self.machine.generation();
+        for (slot, identity) in std::mem::take(&mut self.left) {
+            let (watched, on_exit) = (identity.clone(), to_self.clone());
+            tokio::spawn(async move {
+                while watched.lives() {
+                    tokio::time::sleep(LOOK).await;
+                }
+                let input = Input::Exited(Exit::Unseen, Vec::new());
+                // The receiver is gone only when the job has ended.
+                on_exit.send(Event::Worker { generation, slot, input }).ok();
+            });
+            if let Launching::Local { running, .. } = &mut self.launching {
+                running.insert(slot, Process::Left(identity));
+            }
+        }
+    }
+
+    /// Writes down what a later coordinator must know, before anything is done that it must know of.
+    fn remember(&self, known: &mut Option<Memory>) {
+        let memory = self.machine.memory();
+        if known.as_ref() != Some(memory) {
+            *known = Some(memory.clone());
+            self.registry.remember(&self.job.id, memory.clone());
+        }
+    }
+
+    async fn perform(&mut self, action: Action, sessions: &Sessions, to_self: &UnboundedSender<Event>) {
+        match action {
+            Action::Launch { slot, rank } => self.launch((slot, rank), to_self).await,
+            Action::Send { slot, order } => {
+                let seat = sessions.get(&slot).and_then(|seat| seat.outbound.as_ref());
+                self.say(slot, seat, order);
+            }
+            Action::Kill { slot, hard } => self.kill(slot, hard, to_self),
+            Action::Record(body) => self.record(vec![body]),
+            Action::Wake(_) => {}
+        }
     }
 
     /// Keeps account of who is connected; what is left is for the machine.
@@ -269,29 +327,31 @@ impl Driver {
                 "generation {generation} of {id} is not the present one, which is {present}"
             ));
         }
-        if slot >= self.job.world {
-            return Err(format!("{id} has slots 0 to {}, not {slot}", self.job.world - 1));
+        if slot >= self.job.slots {
+            return Err(format!("{id} has slots 0 to {}, not {slot}", self.job.slots - 1));
         }
         if taken { Err(format!("slot {slot} of {id} has joined already")) } else { Ok(()) }
     }
 
-    fn log(&self, slot: u32) -> PathBuf {
-        log_folder(&self.job.spec.output_dir, &self.job.id).join(format!("rank-{slot}.log"))
+    fn log(&self, rank: u32) -> PathBuf {
+        log_folder(&self.job.spec.output_dir, &self.job.id).join(format!("rank-{rank}.log"))
     }
 
-    async fn launch(&mut self, slot: u32, to_self: &UnboundedSender<Event>) {
+    async fn launch(&mut self, (slot, rank): (u32, u32), to_self: &UnboundedSender<Event>) {
         let generation = self.machine.generation();
         let ticket = self.ticket(generation, slot);
-        let log = self.log(slot);
+        let log = self.log(rank);
+        let (registry, id) = (self.registry.clone(), self.job.id.clone());
+        let born = move |identity| registry.born(&id, slot, identity);
         let on_exit = to_self.clone();
         let event = move |input| Event::Worker { generation, slot, input };
         let failed = match &mut self.launching {
             Launching::Local { launcher, running } => {
                 // The receiver is gone only when the job has ended.
                 let ended = move |exit, tail| drop(on_exit.send(event(Input::Exited(exit, tail))));
-                match launcher.launch(&ticket, &log, ended).await {
+                match launcher.launch(&ticket, &log, born, ended).await {
                     Ok(launched) => {
-                        running.insert(slot, launched);
+                        running.insert(slot, Process::Launched(launched));
                         None
                     }
                     Err(message) => Some(message),
@@ -315,12 +375,13 @@ impl Driver {
     }
 
     fn ticket(&self, generation: Generation, slot: u32) -> Ticket {
+        let world = self.machine.world();
         Ticket {
             server: self.job.server.clone(),
             job: self.job.id.clone(),
             generation,
             slot,
-            world: self.job.world,
+            world,
             token: self.job.token.clone(),
             spec: self.job.spec.clone(),
             task: match &self.job.task {
@@ -329,7 +390,7 @@ impl Driver {
                 }
                 evaluate => evaluate.clone(),
             },
-            threads: self.job.threads,
+            threads: self.registry.config().threads_of(world),
             attended: false,
         }
     }
@@ -338,7 +399,7 @@ impl Driver {
         let body = match order {
             Order::Assign { rank, world } => {
                 let local_rank = match &self.launching {
-                    Launching::Local { .. } => Some(slot),
+                    Launching::Local { .. } => Some(rank),
                     Launching::External(attendants) => attendants.local_rank(slot),
                 };
                 Body::Assign(pb::Assign { rank, world, local_rank: local_rank.unwrap_or(rank) })
@@ -353,12 +414,21 @@ impl Driver {
         }
     }
 
-    fn record(&self, body: EventBody) {
-        match &body {
-            EventBody::State { state, reason } => tracing::info!("{}: {state}: {reason}", self.job.id),
-            EventBody::Failure(report) => tracing::warn!("{}: {report}", self.job.id),
-            _ => {}
+    fn record(&self, bodies: Vec<EventBody>) {
+        for body in &bodies {
+            match body {
+                EventBody::State { state, reason } => {
+                    tracing::info!("{}: {state}: {reason}", self.job.id);
+                    if let Launching::External(attendants) = &self.launching
+                        && state.is_final()
+                    {
+                        attendants.end(*state, reason);
+                    }
+                }
+                EventBody::Failure(report) => tracing::warn!("{}: {report}", self.job.id),
+                _ => {}
+            }
         }
-        self.registry.record(&self.job.id, body);
+        self.registry.record(&self.job.id, bodies);
     }
 }

@@ -110,10 +110,14 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 fn main() -> ExitCode {
     let Command::Serve(args) = Args::parse().command;
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_env_filter(
-        tracing_subscriber::EnvFilter::try_from_env("SQUAD_LOG")
-            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
-    );
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SQUAD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        // Whoever reads may be gone: a line that nobody reads must not end the jobs.
+        .log_internal_errors(false)
+        .with_env_filter(filter);
     match args.log_format {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => log.json().init(),

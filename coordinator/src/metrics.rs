@@ -246,6 +246,9 @@ mod tests {
             failure: None,
             results: None,
             spec: serde_json::Value::Null,
+            task: Default::default(),
+            memory: None,
+            processes_born: Default::default(),
         }
     }
 

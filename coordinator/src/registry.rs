@@ -1,21 +1,23 @@
-//! All jobs of a coordinator: who is queued, who runs, who may watch.
+//! All jobs of a coordinator: who is there, what happened, who may watch. `queue` has who runs.
+
+mod queue;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::RngCore as _;
-use squad_proto::{Deadlines, Event, EventBody, FailureCode, FailureReport, JobId, JobSpec, JobState, Task};
+use squad_proto::{Event, EventBody, JobId, JobState};
 use thiserror::Error;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::driver::{self, Driver, Inbox};
+use crate::driver::Inbox;
 use crate::job;
-use crate::launch::{Attendants, Launching, LocalLauncher};
+use crate::launch::Identity;
 use crate::metrics::Metrics;
-use crate::store::{Record, Store, StoreError};
+use crate::store::{Durability, Record, Store, StoreError};
 
 /// All jobs. Cloning shares them.
 #[derive(Clone)]
@@ -60,7 +62,7 @@ struct Entry {
     record: Record,
     /// Number of the last event, for whoever watches.
     sequence: watch::Sender<u64>,
-    /// To the job's driver; none for jobs of an earlier life of the coordinator.
+    /// To the job's driver; none for jobs that had ended when the coordinator came.
     inbox: Option<UnboundedSender<Inbox>>,
     token: String,
     /// Place in the queue.
@@ -76,6 +78,21 @@ pub(crate) struct Gang {
     pub(crate) unix_ms: u64,
     /// By rank; none before they are launched.
     pub(crate) ranks: Vec<job::RankStatus>,
+}
+
+impl Entry {
+    /// The entry of a job that nobody drives yet.
+    fn of(record: Record) -> Self {
+        Self {
+            record,
+            sequence: watch::Sender::new(0),
+            inbox: None,
+            token: String::new(),
+            order: 0,
+            started: false,
+            gang: Gang::default(),
+        }
+    }
 }
 
 /// What a worker's first message is checked against.
@@ -96,36 +113,16 @@ fn random_hex(bytes: usize) -> String {
 }
 
 impl Registry {
-    /// The registry of a store. Jobs that an earlier coordinator left running are failed: their workers saw
-    /// their lifeline end.
+    /// The registry of a store. Jobs that an earlier coordinator left are gone on with by [`Self::take_up`].
     pub(crate) fn open(config: Config, server: String, store: Store) -> Result<Self, StoreError> {
         let metrics = Metrics::new(config.slots);
         let (jobs, changes) = (Mutex::default(), watch::Sender::new(0));
         let registry = Self(Arc::new(Shared { config, server, store, jobs, metrics, changes }));
         for record in registry.0.store.jobs()? {
             let last = registry.0.store.last_sequence(&record.id)?;
-            let unfinished = !record.state.is_final();
-            let id = record.id.clone();
             registry.0.metrics.know(&record);
-            let entry = Entry {
-                record,
-                sequence: watch::Sender::new(last),
-                inbox: None,
-                token: String::new(),
-                order: 0,
-                started: true,
-                gang: Gang::default(),
-            };
-            registry.lock().all.insert(id.clone(), entry);
-            if unfinished {
-                let report = FailureReport::new(
-                    FailureCode::CoordinatorLost,
-                    "the coordinator ended while the job was not done",
-                );
-                let reason = report.to_string();
-                registry.record(&id, EventBody::Failure(report));
-                registry.record(&id, EventBody::State { state: JobState::Failed, reason });
-            }
+            let entry = Entry { sequence: watch::Sender::new(last), ..Entry::of(record) };
+            registry.lock().all.insert(entry.record.id.clone(), entry);
         }
         Ok(registry)
     }
@@ -139,122 +136,61 @@ impl Registry {
         &self.0.config
     }
 
-    /// Queues a job; it starts when there is room, an external one at once. `spec` is resolved. Gives the job's
-    /// name and its workers' token.
-    pub(crate) fn submit(
-        &self,
-        spec: JobSpec,
-        task: Task,
-        processes: u32,
-        external: bool,
-    ) -> Result<(JobId, String), SubmitError> {
-        let launching = match (&self.0.config.worker_program, external) {
-            (_, true) => Launching::External(Attendants::new(processes)),
-            (Some(program), false) => Launching::local(LocalLauncher::new(program.clone())),
-            (None, false) => return Err(SubmitError::NoWorker),
-        };
-        let id = JobId::new(&spec.name, &random_hex(3));
-        let (inbox, received) = unbounded_channel();
-        let record = Record {
-            id: id.clone(),
-            name: spec.name.clone(),
-            state: JobState::Queued,
-            reason: "waiting for its turn".into(),
-            created_unix_ms: unix_ms(),
-            started_unix_ms: None,
-            finished_unix_ms: None,
-            processes,
-            external,
-            output_dir: spec.output_dir.clone(),
-            progress: None,
-            failure: None,
-            results: None,
-            spec: serde_json::to_value(&spec).map_err(StoreError::from)?,
-        };
-        let token = random_hex(16);
+    /// Writes down what happened, all of it or nothing, and tells whoever watches.
+    pub(crate) fn record(&self, id: &JobId, bodies: Vec<EventBody>) {
+        let mut queued = false;
+        let mut durability = Durability::Process;
         {
-            // Under one lock: whoever ends the coordinator either sees this job or has refused it.
             let mut jobs = self.lock();
-            if jobs.ending {
-                return Err(SubmitError::Ending);
+            let Some(entry) = jobs.all.get_mut(id) else { return };
+            let before = *entry.sequence.borrow();
+            let mut events = Vec::with_capacity(bodies.len());
+            for (sequence, body) in (before + 1..).zip(bodies) {
+                queued |= matches!(body, EventBody::State { state: JobState::Queued, .. });
+                if !matches!(body, EventBody::Progress(_) | EventBody::Note { .. }) {
+                    durability = Durability::Disk;
+                }
+                let event = Event { sequence, unix_ms: unix_ms(), body };
+                self.0.metrics.observe(&entry.record, &event);
+                entry.record.apply(&event);
+                events.push(event);
             }
-            self.0.store.write(&record, None)?;
-            self.0.metrics.know(&record);
-            let order = jobs.all.values().map(|e| e.order).max().unwrap_or(0) + 1;
-            let entry = Entry {
-                record,
-                sequence: watch::Sender::new(0),
-                inbox: Some(inbox),
-                token: token.clone(),
-                order,
-                started: false,
-                gang: Gang::default(),
-            };
-            jobs.all.insert(id.clone(), entry);
+            // It gives its slots back.
+            entry.started &= !queued;
+            if let Err(error) = self.0.store.write(&entry.record, &events, durability) {
+                tracing::error!("{id}: an event could not be stored: {error}");
+                events.iter().for_each(|_| self.0.metrics.lost_event());
+                // Their numbers are those of the next ones: histories have no gaps. Whoever watches looks again all
+                // the same.
+                entry.sequence.send_modify(|_| {});
+            } else {
+                entry.sequence.send_replace(before + events.len() as u64);
+            }
+            self.0.changes.send_modify(|count| *count += 1);
         }
-        self.record(&id, EventBody::State { state: JobState::Queued, reason: "waiting for its turn".into() });
-        let deadlines = Deadlines::from_patience(std::time::Duration::from_secs_f64(spec.fault.patience_s));
-        let machine = job::Machine::new(processes, deadlines, spec.fault.max_restarts);
-        let driver = Driver {
-            registry: self.clone(),
-            machine: if external { machine.attended() } else { machine },
-            launching,
-            silence: deadlines.silence,
-            job: driver::Assignment {
-                id: id.clone(),
-                spec,
-                task,
-                token: token.clone(),
-                server: self.0.server.clone(),
-                threads: self.0.config.threads_of(processes),
-                world: processes,
-            },
-        };
-        tokio::spawn(driver.run(received));
-        self.schedule();
-        Ok((id, token))
-    }
-
-    /// Starts queued jobs in their order, as far as slots reach. A job that does not fit holds up those
-    /// behind it, or it might wait for ever.
-    pub(crate) fn schedule(&self) {
-        let mut jobs = self.lock();
-        let used: u32 = jobs
-            .all
-            .values()
-            .filter(|e| e.started && !e.record.state.is_final())
-            .map(|e| e.record.slots())
-            .sum();
-        let mut free = self.0.config.slots.saturating_sub(used);
-        let mut waiting: Vec<&mut Entry> =
-            jobs.all.values_mut().filter(|e| !e.started && !e.record.state.is_final()).collect();
-        waiting.sort_by_key(|e| e.order);
-        for entry in waiting {
-            if entry.record.slots() > free {
-                break;
-            }
-            free -= entry.record.slots();
-            entry.started = true;
-            if let Some(inbox) = &entry.inbox {
-                // A driver that is gone has recorded the job's end.
-                inbox.send(Inbox::Event(job::Event::Start)).ok();
-            }
+        if queued {
+            self.schedule();
         }
     }
 
-    /// Writes down an event, and tells whoever watches.
-    pub(crate) fn record(&self, id: &JobId, body: EventBody) {
+    /// Keeps what a later coordinator must know of a job.
+    pub(crate) fn remember(&self, id: &JobId, memory: job::Memory) {
+        self.change(id, |record| record.memory = Some(memory));
+    }
+
+    /// Keeps which process a slot has.
+    pub(crate) fn born(&self, id: &JobId, slot: u32, process: Identity) {
+        self.change(id, |record| drop(record.processes_born.insert(slot, process)));
+    }
+
+    fn change(&self, id: &JobId, change: impl FnOnce(&mut Record)) {
         let mut jobs = self.lock();
         let Some(entry) = jobs.all.get_mut(id) else { return };
-        let event = Event { sequence: *entry.sequence.borrow() + 1, unix_ms: unix_ms(), body };
-        self.0.metrics.observe(&entry.record, &event);
-        entry.record.apply(&event);
-        if let Err(error) = self.0.store.write(&entry.record, Some(&event)) {
-            tracing::error!("{id}: an event could not be stored: {error}");
+        change(&mut entry.record);
+        if let Err(error) = self.0.store.write(&entry.record, &[], Durability::Disk) {
+            tracing::error!("{id}: its state could not be stored: {error}");
             self.0.metrics.lost_event();
         }
-        entry.sequence.send_replace(event.sequence);
-        self.0.changes.send_modify(|count| *count += 1);
     }
 
     /// Keeps what a job's workers do.
@@ -328,24 +264,6 @@ impl Registry {
         let jobs = self.lock();
         let entry = jobs.all.get(id)?;
         Some(Credentials { token: entry.token.clone(), inbox: entry.inbox.clone()? })
-    }
-
-    /// Takes no more jobs, tells those there are that the coordinator is ending, and waits until all have ended.
-    pub(crate) async fn shut_down(&self) {
-        self.lock().ending = true;
-        let open: Vec<JobId> =
-            self.list().into_iter().filter(|r| !r.state.is_final()).map(|r| r.id).collect();
-        for id in &open {
-            self.send(id, job::Event::Shutdown);
-        }
-        for id in open {
-            let Some(mut changes) = self.watch(&id) else { continue };
-            while self.get(&id).is_some_and(|r| !r.state.is_final()) {
-                if changes.changed().await.is_err() {
-                    break;
-                }
-            }
-        }
     }
 }
 

@@ -106,7 +106,8 @@ impl Server {
         self.address
     }
 
-    /// Serves until `shutdown` is ready; then stops all jobs and ends.
+    /// Goes on with the jobs that an earlier coordinator left, and serves until `shutdown` is ready; then stops all jobs,
+    /// with a checkpoint, and ends.
     ///
     /// # Errors
     /// When the transport breaks down.
@@ -118,6 +119,7 @@ impl Server {
         if let Some(page) = self.web {
             web.spawn(page.serve());
         }
+        self.registry.take_up();
         let registry = self.registry.clone();
         let (ending, ended) = tokio::sync::oneshot::channel();
         let signal = async move {

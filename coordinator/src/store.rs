@@ -1,14 +1,17 @@
 //! Jobs and their events, in SQLite.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
-use squad_proto::{Event, FailureReport, JobId, JobState, Progress};
+use squad_proto::{Event, FailureReport, JobId, JobState, Progress, Task};
 use thiserror::Error;
 
 use crate::config::StoreLocation;
+use crate::job::Memory;
+use crate::launch::Identity;
 
 /// Version of the tables.
 const SCHEMA: i64 = 1;
@@ -33,6 +36,14 @@ pub(crate) struct Record {
     pub(crate) results: Option<serde_json::Value>,
     /// The resolved spec.
     pub(crate) spec: serde_json::Value,
+    #[serde(default)]
+    pub(crate) task: Task,
+    /// What another coordinator needs to go on with it.
+    #[serde(default)]
+    pub(crate) memory: Option<Memory>,
+    /// The newest process of each slot.
+    #[serde(default)]
+    pub(crate) processes_born: BTreeMap<u32, Identity>,
 }
 
 /// Why the store cannot be used.
@@ -55,6 +66,24 @@ pub enum StoreError {
     Taken(PathBuf),
 }
 
+/// What a write outlives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// This process.
+    Process,
+    /// The machine.
+    Disk,
+}
+
+impl Durability {
+    fn pragma(self) -> &'static str {
+        match self {
+            Self::Process => "NORMAL",
+            Self::Disk => "FULL",
+        }
+    }
+}
+
 /// The store. Calls block for a file's write; they are short.
 #[derive(Clone)]
 pub(crate) struct Store(Arc<Mutex<Connection>>);
@@ -67,7 +96,6 @@ impl Store {
             StoreLocation::File(path) => Connection::open(path)?,
         };
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "NORMAL")?;
         let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         match version {
             0 => {
@@ -88,16 +116,22 @@ impl Store {
         work(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes a job's record, new or changed, and an event where there is one: both or neither.
-    pub(crate) fn write(&self, record: &Record, event: Option<&Event>) -> Result<(), StoreError> {
+    /// Writes a job's record, new or changed, and what happened to it: all or nothing.
+    pub(crate) fn write(
+        &self,
+        record: &Record,
+        events: &[Event],
+        durability: Durability,
+    ) -> Result<(), StoreError> {
         let document = serde_json::to_string(record)?;
         self.with(|c| {
+            c.pragma_update(None, "synchronous", durability.pragma())?;
             let transaction = c.unchecked_transaction()?;
             transaction.execute(
                 "INSERT INTO jobs VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET document = ?3",
                 params![record.id.as_str(), record.created_unix_ms as i64, document],
             )?;
-            if let Some(event) = event {
+            for event in events {
                 transaction.execute(
                     "INSERT INTO events VALUES (?1, ?2, ?3)",
                     params![record.id.as_str(), event.sequence as i64, serde_json::to_string(event)?],

@@ -90,7 +90,9 @@ impl FailureCode {
             Self::Launch => {
                 "check that the worker program is there and can be executed (squad-worker --version)"
             }
-            Self::CoordinatorLost => "start the job again with --resume: its workers left a checkpoint",
+            Self::CoordinatorLost => {
+                "start the daemon again with the same --state, or the job with --resume: its workers left a checkpoint"
+            }
             Self::Checkpoint => {
                 "give the run the settings and the training file that it began with, or start afresh without --resume"
             }

@@ -163,12 +163,22 @@ pub struct Daemon {
 impl Daemon {
     /// Starts a daemon whose root is the job's folder.
     pub fn start(job: &Job) -> Self {
+        Self::listen(job, "127.0.0.1:0")
+    }
+
+    /// Starts the next daemon at the address of one that has ended, with its state.
+    pub fn start_again(&mut self, job: &Job) {
+        let address = self.url.trim_start_matches("http://").to_owned();
+        *self = Self::listen(job, &address);
+    }
+
+    fn listen(job: &Job, address: &str) -> Self {
         let port_file = job.path("port");
         if port_file.exists() {
             std::fs::remove_file(&port_file).expect("removable");
         }
         let process = Command::new(program("squad-coordinator"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--slots", "4", "--root"])
+            .args(["serve", "--listen", address, "--web", "off", "--slots", "4", "--root"])
             .arg(job.path(""))
             .arg("--state")
             .arg(job.path("state"))
@@ -182,6 +192,12 @@ impl Daemon {
         wait_for("the daemon's port", || port_file.exists());
         let address = std::fs::read_to_string(&port_file).expect("readable");
         Self { process, url: format!("http://{}", address.trim()) }
+    }
+
+    /// Kills the daemon, and nobody else.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("it lives");
+        self.process.wait().expect("it ends");
     }
 
     /// Asks the daemon to end, and waits for it.

@@ -86,15 +86,7 @@ fn killed_workers_cost_restarts_and_nothing_else() {
         // Workers are launched in the order of ranks; rank 0 writes checkpoints.
         let victim = if writes { 0 } else { random(2) as usize };
         if writes {
-            let folder = job.path(&output).join("checkpoints");
-            let temporary = |name: &str| name.starts_with(".step-") && name.ends_with(".tmp");
-            // Without a pause: the folder is there for a few milliseconds.
-            let begun = std::time::Instant::now();
-            while !std::fs::read_dir(&folder)
-                .is_ok_and(|all| all.flatten().any(|e| e.file_name().to_str().is_some_and(temporary)))
-            {
-                assert!(begun.elapsed().as_secs() < 60, "no checkpoint is written");
-            }
+            wait_for_writing(&job, &output);
         }
         signal(workers[victim], Signal::SIGKILL);
         let finished = end(run).success();
@@ -185,12 +177,66 @@ fn a_killed_launcher_leaves_a_run_that_goes_on() {
     run.kill().unwrap();
     run.wait().unwrap();
     wait_for("the workers' end", || workers_in(&job.path("")).is_empty());
-    // Nobody was left to kill them: they stopped by themselves, with a checkpoint.
+    // Nobody was left to kill them: they stopped by themselves, with a checkpoint of the step that they agreed on.
     let newest = checkpoints(&job, "out").pop().unwrap();
+    assert!(newest.as_str() >= "step-00000025", "{newest}");
     let resumed = job.squadctl(&["run", "job.yaml", "--resume"]).success();
     let from = format!("training: from step {} on", newest[5..].trim_start_matches('0'));
     assert!(resumed.stderr().contains(&from), "{from}: {}", resumed.stderr());
     assert_eq!(weights(&job, "out"), whole);
+}
+
+/// Waits until a checkpoint of a run is being written. Without a pause: that takes a few milliseconds.
+fn wait_for_writing(job: &Job, output: &str) {
+    let folder = job.path(output).join("checkpoints");
+    let temporary = |name: &str| name.starts_with(".step-") && name.ends_with(".tmp");
+    let begun = std::time::Instant::now();
+    while !std::fs::read_dir(&folder)
+        .is_ok_and(|all| all.flatten().any(|e| e.file_name().to_str().is_some_and(temporary)))
+    {
+        assert!(begun.elapsed().as_secs() < 60, "no checkpoint is written");
+    }
+}
+
+#[test]
+fn a_killed_coordinator_takes_its_jobs_up_again() {
+    let rounds = std::env::var("SQUAD_KILL_ROUNDS").map_or(3, |rounds| rounds.parse().expect("a number"));
+    let job = job();
+    let whole = undisturbed(&job);
+    for round in 0..rounds {
+        let output = format!("out-{round}");
+        let mut daemon = Daemon::start(&job);
+        let set = format!("output_dir={output}");
+        let to_daemon = ["--set", &set, "--server", &daemon.url, "--output", "json"];
+        let submitted = job.squadctl(&[&["submit", "job.yaml"], &to_daemon[..]].concat()).success();
+        let id = submitted.json()["id"].as_str().unwrap().to_owned();
+        let watch = job.start(&["watch", &id, "--server", &daemon.url]);
+        let step = 1 + random(STEPS - 20);
+        wait_for_step(&job, &output, step);
+        let writes = round % 2 == 1;
+        if writes {
+            wait_for_writing(&job, &output);
+        }
+        daemon.kill();
+        let what = format!("round {round}: killed after step {step}, while writing: {writes}");
+        println!("{what}");
+        // At once: the workers of the life before may still be there.
+        daemon.start_again(&job);
+        let watched = end(watch);
+        let said = watched.stderr();
+        assert_eq!(watched.code(), 0, "{what}\n{said}");
+        for words in ["the daemon is back", "SQ-010", "taken up again by the coordinator, from the newest"] {
+            assert!(said.contains(words), "{what}: no {words} in\n{said}");
+        }
+        assert_eq!(weights(&job, &output), whole, "{what}\n{said}");
+        assert_eq!(job.losses(&output), job.losses("whole"), "{what}");
+        assert!(!job.path(&output).join("earlier").exists(), "{what}\n{said}");
+        // It went on from the step that the workers agreed on when they saw the end of their lifeline.
+        let log = std::fs::read_to_string(job.path(&output).join("train.log")).unwrap();
+        let from = log.lines().filter_map(|line| line.split("training: from step ").nth(1)).next_back();
+        let from: u64 = from.and_then(|rest| rest.split(' ').next()?.parse().ok()).expect("a second life");
+        assert!(from >= step, "{what}: went on from {from}\n{log}");
+    }
 }
 
 #[test]

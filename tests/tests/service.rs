@@ -1,11 +1,18 @@
 //! The daemon and its users: submit, watch, logs, cancel, failure, restart.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
-use squad_tests::{Daemon, Job, wait_for, workers_in};
+use std::path::Path;
+
+use squad_tests::{Daemon, Job, minilm, repository, wait_for, workers_in};
 
 /// Submits a job that would run for hours, and waits for its first step. Gives its id.
 fn endless(job: &Job, daemon: &Daemon) -> String {
+    endless_in(job, daemon, &minilm())
+}
+
+fn endless_in(job: &Job, daemon: &Daemon, model: &Path) -> String {
     let mut spec = job.spec();
+    spec["model"] = model.to_string_lossy().into();
     spec["train"]["steps"] = 100_000.into();
     spec["fault"]["max_restarts"] = 0.into();
     job.write_spec(&spec);
@@ -77,14 +84,21 @@ fn a_killed_worker_fails_the_job_with_rank_and_cause() {
 }
 
 #[test]
-fn a_stopped_daemon_stops_its_workers() {
+fn a_stopped_daemon_stops_its_workers_and_the_next_one_goes_on() {
     let job = Job::new();
     let mut daemon = Daemon::start(&job);
-    let id = endless(&job, &daemon);
+    let id = endless_in(&job, &daemon, &repository().join("tests/data/zoo/electra"));
     daemon.terminate();
-    wait_for("the workers' end", || squad_workers_of(&job).is_empty());
+    assert!(squad_workers_of(&job).is_empty(), "no worker outlives its daemon");
+    let stopped = job.losses("out").len();
     let daemon = Daemon::start(&job);
-    assert!(["cancelled", "failed"].contains(&state(&job, &daemon, &id)["state"].as_str().unwrap()));
+    wait_for("a step of the second life", || job.losses("out").len() > stopped);
+    let document = state(&job, &daemon, &id);
+    assert_eq!(document["state"], "running", "{document}");
+    let log = std::fs::read_to_string(job.path("out/train.log")).unwrap();
+    assert!(log.contains(&format!("training: from step {stopped} on")), "{stopped}: {log}");
+    assert!(!job.path("out/earlier").exists());
+    job.squadctl(&["cancel", &id, "--wait", "--server", &daemon.url]).success();
 }
 
 /// Workers inherit the daemon's working folder, which is that of this test.

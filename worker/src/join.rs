@@ -8,7 +8,8 @@ use std::sync::mpsc;
 
 use anyhow::Context;
 use squad_collective::{Background, Fence, RingListener, Topology, Transport};
-use squad_proto::{FailureCode, FailureReport, Ticket};
+use squad_proto::{FailureCode, FailureReport, Task, Ticket};
+use squad_train::output::belongs_to;
 use squad_train::run::Outcome;
 use squad_train::{Prepared, Report, StopSignal, TrainError};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -108,19 +109,27 @@ impl Compute {
         let output = self.ticket.output_dir();
         let log = (place.rank == 0).then_some(output.as_path());
         let reporter = Reporter::new(self.position.clone(), self.to_control.clone(), log);
-        let spec = &self.ticket.spec;
+        let (spec, job) = (&self.ticket.spec, self.ticket.job.0.clone());
+        let task = match &self.ticket.task {
+            // A life of this job was lost before the coordinator heard that it trained.
+            Task::Train { resume, timeline } => {
+                let resume = *resume || belongs_to(&output, &job);
+                Task::Train { resume, timeline: timeline.clone() }
+            }
+            evaluate => evaluate.clone(),
+        };
         // Before libtorch is asked for anything: it looks for its CUDA half once.
         let chosen = device::choose(&spec.resources, place.local_rank);
         let prepared = chosen.map_err(|e| FailureReport::new(FailureCode::Device, e.to_string())).and_then(
             |(device, note)| {
                 note.into_iter().for_each(|note| reporter.note(note));
                 let folder = model_folder(&spec.model)?;
-                squad_train::prepare_on(device, spec, &self.ticket.task, &folder, &reporter)
+                squad_train::prepare_on(device, spec, &task, &folder, &reporter)
                     .map_err(|e| failure::report(&e))
             },
         );
         let prepared = match prepared {
-            Ok(prepared) => Prepared { restarts: self.ticket.generation.restarts(), ..prepared },
+            Ok(prepared) => Prepared { restarts: self.ticket.generation.restarts(), job, ..prepared },
             Err(report) => return Some(Err(report)),
         };
         let layout = prepared.network.layout_hash();
@@ -148,7 +157,7 @@ impl Compute {
         let outcome =
             squad_collective::connect(self.listener, topology).map_err(TrainError::from).and_then(|ring| {
                 let collective = Background::start(ring);
-                squad_train::run(prepared, &collective, spec, &self.ticket.task, (&reporter, &self.stop))
+                squad_train::run(prepared, &collective, spec, &task, (&reporter, &self.stop))
             });
         Some(outcome.map_err(|e| failure::report(&e)))
     }

@@ -60,6 +60,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_target(false)
+        // Whoever reads may be gone: a line that nobody reads must not end the work.
+        .log_internal_errors(false)
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("SQUAD_LOG")
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),

@@ -101,10 +101,13 @@ impl Client {
         reply.map_err(|status| self.fault(&status))?.into_inner().try_into()
     }
 
-    /// The events of a job: those that were, then those that come, until it has ended.
-    pub(crate) async fn watch(&self, job: &str) -> anyhow::Result<Streaming<pb::Event>> {
-        let request = pb::WatchRequest { job: job.into(), after_sequence: 0 };
-        Ok(self.jobs.clone().watch(request).await.map_err(|status| self.fault(&status))?.into_inner())
+    /// The events of a job after `sequence`: those that were, then those that come, until it has ended.
+    ///
+    /// # Errors
+    /// As the daemon or the connection says it: [`is_broken`] tells which, [`Self::fault`] puts it in a user's words.
+    pub(crate) async fn watch(&self, job: &str, sequence: u64) -> Result<Streaming<pb::Event>, Status> {
+        let request = pb::WatchRequest { job: job.into(), after_sequence: sequence };
+        Ok(self.jobs.clone().watch(request).await?.into_inner())
     }
 
     /// What a job's workers wrote.
@@ -138,6 +141,14 @@ impl Client {
             }
             _ => anyhow!("the daemon at {} failed: {message}", self.url),
         }
+    }
+}
+
+/// Whether the connection broke, and the daemon may come back.
+pub(crate) fn is_broken(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable => status.source().is_some(),
+        code => matches!(code, Code::Unknown | Code::Cancelled),
     }
 }
 

@@ -1,17 +1,18 @@
 //! Watching a job to its end, and what Ctrl-C means there.
 
-use anyhow::{Context, bail};
-use serde_json::json;
-use squad_proto::{Event, JobState};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_stream::StreamExt;
+mod watch;
 
+use anyhow::Context;
+use serde_json::json;
+use squad_proto::JobState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::watch::{Followed, Watch};
 use crate::client::Client;
 use crate::fault::Verdict;
-use crate::job::Job;
 use crate::output::Output;
 use crate::report;
-use crate::view::{self, View};
+use crate::view;
 
 /// Ctrl-C, and the polite kill.
 pub(crate) struct Interrupts {
@@ -44,13 +45,6 @@ pub(crate) enum OnInterrupt {
     Detach,
 }
 
-/// How the watching ended.
-struct Followed {
-    /// The job, if it has ended.
-    job: Option<Job>,
-    interrupted: bool,
-}
-
 /// Shows a job's events until it has ended, then what came of it.
 pub(crate) async fn follow(
     client: &Client,
@@ -59,7 +53,7 @@ pub(crate) async fn follow(
     (interrupts, on_interrupt): (&mut Interrupts, OnInterrupt),
 ) -> anyhow::Result<Verdict> {
     let mut view = view::new(output);
-    let followed = watch(client, job, view.as_mut(), (interrupts, on_interrupt)).await;
+    let followed = Watch::of((client, job), view.as_mut(), (interrupts, on_interrupt)).to_the_end().await;
     view.close();
     let Followed { job: ended, interrupted } = followed?;
     let Some(ended) = ended else {
@@ -74,47 +68,4 @@ pub(crate) async fn follow(
         JobState::Cancelled if interrupted => Verdict::Interrupted,
         _ => Verdict::Failed,
     })
-}
-
-async fn watch(
-    client: &Client,
-    job: &str,
-    view: &mut dyn View,
-    (interrupts, on_interrupt): (&mut Interrupts, OnInterrupt),
-) -> anyhow::Result<Followed> {
-    let mut events = client.watch(job).await?;
-    let mut interrupted = false;
-    loop {
-        let event = tokio::select! {
-            event = events.next() => event,
-            () = interrupts.next() => {
-                if on_interrupt == OnInterrupt::Detach {
-                    view.say(&format!("{job} goes on; squadctl watch {job} follows it, squadctl cancel {job} ends it"));
-                    return Ok(Followed { job: None, interrupted: true });
-                }
-                if interrupted {
-                    view.say("killing the workers");
-                    return Ok(Followed { job: None, interrupted: true });
-                }
-                interrupted = true;
-                view.say("asking the workers to stop; press Ctrl-C again to leave without waiting for them");
-                client.cancel(job).await?;
-                continue;
-            }
-        };
-        let Some(event) = event else { break };
-        let event = event.map_err(|status| client.fault(&status))?;
-        match Event::try_from(event) {
-            Ok(event) => view.show(&event),
-            Err(error) => view.say(&format!("an event of a newer daemon was left out: {error}")),
-        }
-    }
-    let ended = client.get(job).await?;
-    if !ended.state.is_final() {
-        bail!(
-            "the daemon stopped telling about {job}, which is {}; go on with squadctl watch {job}",
-            ended.state
-        );
-    }
-    Ok(Followed { job: Some(ended), interrupted })
 }

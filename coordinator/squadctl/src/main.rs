@@ -48,7 +48,9 @@ fn main() -> ExitCode {
     };
     // Logs of the coordinator inside `run` are for those who look for them: what users need comes as events.
     let filter = EnvFilter::try_from_env("SQUAD_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Whoever reads may be gone: a line that nobody reads must not end the job.
+    log.log_internal_errors(false).init();
 
     let output = Output::new(cli.output);
     match commands::perform(cli.command, &output) {

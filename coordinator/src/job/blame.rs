@@ -31,7 +31,7 @@ pub(crate) enum Weight {
 pub(crate) fn weight(report: &FailureReport, exit: Option<Exit>) -> Weight {
     match exit {
         _ if report.secondary => Weight::Echo,
-        Some(Exit::Code(_) | Exit::Lost) => Weight::Flight,
+        Some(Exit::Code(_) | Exit::Unseen | Exit::Lost) => Weight::Flight,
         Some(Exit::Signal(_)) | None => Weight::Cause,
     }
 }

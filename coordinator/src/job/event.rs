@@ -14,8 +14,18 @@ pub enum Event {
     Start,
     /// A user wants the job to end.
     Cancel,
+    /// The coordinator is back, and the job was at work when the one before it ended.
+    TakeUp {
+        /// Slots whose workers still live: they saw the end of their lifeline, and are ending.
+        left: Vec<u32>,
+        /// Whether there is room for the job; if not, it waits for its turn.
+        room: bool,
+    },
     /// The coordinator is about to end.
-    Shutdown,
+    Shutdown {
+        /// Another one will go on with the job.
+        comes_back: bool,
+    },
     /// Time has passed; some deadline may have.
     Tick,
     /// Something about one worker. Other generations change nothing.
@@ -84,6 +94,8 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// Nobody saw how: its coordinator had ended before.
+    Unseen,
     /// Nobody knows: the connections to it and to its attendant ended.
     Lost,
 }
@@ -92,11 +104,12 @@ impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "ended with exit code {code}"),
-            Self::Lost => f.write_str("was lost together with whatever launched it"),
             Self::Signal(signal) => match nix::sys::signal::Signal::try_from(*signal) {
                 Ok(known) => write!(f, "was killed by signal {signal} ({known})"),
                 Err(_) => write!(f, "was killed by signal {signal}"),
             },
+            Self::Unseen => f.write_str("ended unseen"),
+            Self::Lost => f.write_str("was lost together with whatever launched it"),
         }
     }
 }
@@ -108,6 +121,8 @@ pub enum Action {
     Launch {
         /// Which.
         slot: u32,
+        /// Its rank.
+        rank: u32,
     },
     /// Tell a worker something.
     Send {
@@ -132,9 +147,9 @@ pub enum Action {
 /// What a worker can be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Its place; its rank is its slot.
+    /// Its place.
     Assign {
-        /// Its rank.
+        /// Its rank, which is its place among the slots that there are.
         rank: u32,
         /// How many ranks there are.
         world: u32,

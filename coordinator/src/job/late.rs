@@ -64,16 +64,9 @@ pub(crate) fn late(workers: &[Worker], deadlines: &Deadlines, now: Duration) -> 
 mod tests {
     use super::*;
 
-    const DEADLINES: Deadlines = Deadlines {
-        beat: Duration::from_secs(5),
-        silence: Duration::from_secs(30),
-        hello: Duration::from_secs(60),
-        ready: Duration::from_secs(600),
-        gather: Duration::from_secs(600),
-        collective: Duration::from_secs(60),
-        stop_grace: Duration::from_secs(30),
-        late: Duration::from_secs(15),
-    };
+    fn deadlines() -> Deadlines {
+        Deadlines::from_patience(Duration::from_secs(60))
+    }
 
     /// A worker heard of at `heard` that then did `what`, since `since`.
     fn worker(what: &str, since: u64, heard: u64) -> Worker {
@@ -83,7 +76,7 @@ mod tests {
     }
 
     fn at(seconds: u64, workers: &[Worker]) -> Option<String> {
-        late(workers, &DEADLINES, Duration::from_secs(seconds)).map(|(_, sentence)| sentence)
+        late(workers, &deadlines(), Duration::from_secs(seconds)).map(|(_, sentence)| sentence)
     }
 
     #[test]

@@ -1,81 +1,98 @@
-//! The transition function.
+//! The transition function: what happens to a job as a whole. What its workers do is in `inputs`, how lives and the job
+//! end in `endings`.
 
 mod attended;
 
 use std::time::Duration;
 
-use squad_proto::{Deadlines, EventBody, FailureCode, FailureReport, Generation, JobState, Phase};
+use squad_proto::{Deadlines, EventBody, FailureCode, FailureReport, Generation, JobState};
 
-use super::blame::{self, Weight};
-use super::event::{Action, Event, Exit, Input, Order};
-use super::late::{Told, late};
-use super::rendezvous::{Having, disagreement};
-use super::restart::Restarts;
+use super::blame::Weight;
+use super::event::{Action, Event, Order};
+use super::memory::{Ending, Memory};
 use super::worker::{RankStatus, Worker};
-
-/// How long echoes are collected before the first one is believed.
-const BLAME_WINDOW: Duration = Duration::from_secs(2);
 
 /// Why the present life is to end early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
+pub(super) enum Cause {
     Cancel,
     Failure,
-    /// A failure after which another life begins, once all workers are gone and this time has passed.
+    /// Another life begins, once all workers are gone and this time has passed.
     Restart(Duration),
+    /// The job waits for its turn again, once all workers are gone.
+    Suspend,
 }
 
 /// A job's whole state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Machine {
-    generation: Generation,
-    deadlines: Deadlines,
-    state: JobState,
-    workers: Vec<Worker>,
-    started: Duration,
-    cause: Option<Cause>,
-    reports: Vec<(Weight, FailureReport)>,
-    blame_at: Option<Duration>,
-    term_at: Option<Duration>,
-    kill_at: Option<Duration>,
-    restarts: Restarts,
-    restart_at: Option<Duration>,
-    /// Some life has trained: the output folder is this job's.
-    trained: bool,
+    pub(super) memory: Memory,
+    pub(super) deadlines: Deadlines,
+    /// How many workers the job was given.
+    pub(super) slots: u32,
+    /// Fewest workers that it goes on with.
+    pub(super) fewest: u32,
+    pub(super) state: JobState,
+    /// The present life's, by rank.
+    pub(super) workers: Vec<Worker>,
+    pub(super) started: Duration,
+    pub(super) cause: Option<Cause>,
+    pub(super) reports: Vec<(Weight, FailureReport)>,
+    pub(super) blame_at: Option<Duration>,
+    pub(super) term_at: Option<Duration>,
+    pub(super) kill_at: Option<Duration>,
+    /// SIGKILL was sent.
+    pub(super) killed: bool,
+    pub(super) restart_at: Option<Duration>,
+    /// What the next life is, for people.
+    pub(super) next_life: String,
     /// The step that rank 0 stopped after, once its checkpoint was written.
-    stopped_after: Option<u64>,
-    /// What failed while a cancelled job was ending, such as the writing of its last checkpoint.
-    failed_late: Option<String>,
+    pub(super) stopped_after: Option<u64>,
+    /// What failed while a job was being stopped, such as the writing of its last checkpoint.
+    pub(super) failed_late: Option<String>,
     /// The rank that the log has named as late.
-    named_late: Option<usize>,
-    results: Option<serde_json::Value>,
+    pub(super) named_late: Option<usize>,
+    pub(super) results: Option<serde_json::Value>,
     /// Something else places the workers: they are waited for.
-    attended: bool,
+    pub(super) attended: bool,
 }
 
 impl Machine {
-    /// A queued job of `world` workers, which may be started again `max_restarts` times.
-    pub fn new(world: u32, deadlines: Deadlines, max_restarts: u32) -> Self {
+    /// A queued job of `slots` workers, which may be started again `max_restarts` times.
+    pub fn new(slots: u32, deadlines: Deadlines, max_restarts: u32) -> Self {
+        Self::recall(slots, deadlines, Memory::new(max_restarts))
+    }
+
+    /// The same job in a later coordinator. It waits for its turn, or for [`Event::TakeUp`] if it was at work.
+    pub fn recall(slots: u32, deadlines: Deadlines, memory: Memory) -> Self {
         Self {
-            generation: Generation::FIRST,
+            memory,
             deadlines,
+            slots,
+            fewest: slots,
             state: JobState::Queued,
-            workers: vec![Worker::default(); world as usize],
+            workers: Vec::new(),
             started: Duration::ZERO,
             cause: None,
             reports: Vec::new(),
             blame_at: None,
             term_at: None,
             kill_at: None,
-            restarts: Restarts::new(max_restarts),
+            killed: false,
             restart_at: None,
-            trained: false,
+            next_life: String::new(),
             stopped_after: None,
             failed_late: None,
             named_late: None,
             results: None,
             attended: false,
         }
+    }
+
+    /// The same job, which goes on with as few as `fewest` workers where slots are gone for good: by default it needs
+    /// all.
+    pub fn with_fewest(self, fewest: u32) -> Self {
+        Self { fewest: fewest.clamp(1, self.slots.max(1)), ..self }
     }
 
     /// Where the job is.
@@ -85,13 +102,23 @@ impl Machine {
 
     /// Its present life.
     pub fn generation(&self) -> Generation {
-        self.generation
+        self.memory.generation
+    }
+
+    /// What a later coordinator must know.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// How many workers the present life has.
+    pub fn world(&self) -> u32 {
+        self.workers.len() as u32
     }
 
     /// Whether the present life goes on with what an earlier one of this job trained. One that was lost before its
     /// first step may have left an older job's checkpoints in their place.
     pub fn goes_on(&self) -> bool {
-        self.trained && self.generation > Generation::FIRST
+        self.memory.trained && self.memory.generation > Generation::FIRST
     }
 
     /// The workers at time `now`, by rank; none before they are launched.
@@ -100,7 +127,8 @@ impl Machine {
         self.workers.iter().filter(|_| launched).map(|worker| worker.status(now)).collect()
     }
 
-    /// Takes in what happened at time `now`; gives what is to be done, in this order.
+    /// Takes in what happened at time `now`; gives what is to be done, in this order, once [`Self::memory`] is written
+    /// down.
     pub fn step(&mut self, event: Event, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         if self.state.is_final() {
@@ -108,17 +136,19 @@ impl Machine {
         }
         match event {
             Event::Start => self.start(now, &mut actions),
+            Event::TakeUp { left, room } => self.take_up(&left, room, now, &mut actions),
             Event::Cancel => self.cancel("a user cancelled it", now, &mut actions),
-            Event::Shutdown => self.cancel("the coordinator is ending", now, &mut actions),
+            Event::Shutdown { comes_back } => self.shut_down(comes_back, now, &mut actions),
             Event::Tick => {}
             Event::Worker { generation, slot, input } => {
-                if generation != self.generation || self.state == JobState::Queued {
+                if generation != self.memory.generation || self.state == JobState::Queued {
                     return actions;
                 }
-                let slot = slot as usize;
-                if slot < self.workers.len() {
-                    self.worker(slot, input, now, &mut actions);
-                }
+                // A slot that was given up is nobody's.
+                let Ok(rank) = self.workers.binary_search_by_key(&slot, |worker| worker.slot) else {
+                    return actions;
+                };
+                self.worker(rank, input, now, &mut actions);
             }
         }
         if self.state == JobState::Queued {
@@ -137,7 +167,7 @@ impl Machine {
         actions
     }
 
-    fn enter(&mut self, state: JobState, reason: impl Into<String>, actions: &mut Vec<Action>) {
+    pub(super) fn enter(&mut self, state: JobState, reason: impl Into<String>, actions: &mut Vec<Action>) {
         self.state = state;
         actions.push(Action::Record(EventBody::State { state, reason: reason.into() }));
     }
@@ -146,333 +176,115 @@ impl Machine {
         if self.state != JobState::Queued {
             return;
         }
+        let workers = self.slots as usize - self.memory.dropped.len();
         let doing = if self.attended { "waiting for" } else { "launching" };
-        self.enter(JobState::Starting, format!("{doing} {} workers", self.workers.len()), actions);
-        self.launch(now, actions);
+        let reason = if self.memory.begun {
+            format!("{doing} {workers} workers again, {}", self.origin())
+        } else {
+            format!("{doing} {workers} workers")
+        };
+        self.begin_life(reason, now, actions);
     }
 
-    fn launch(&mut self, now: Duration, actions: &mut Vec<Action>) {
+    /// What the next life begins with, for people.
+    pub(super) fn origin(&self) -> &'static str {
+        if self.memory.trained { "from the newest checkpoint" } else { "from the start" }
+    }
+
+    /// Begins the first or the next life.
+    pub(super) fn begin_life(&mut self, reason: impl Into<String>, now: Duration, actions: &mut Vec<Action>) {
+        if self.memory.begun {
+            self.memory.generation = self.memory.generation.next();
+        }
+        self.memory.begun = true;
+        let slots = (0..self.slots).filter(|slot| !self.memory.dropped.contains(slot));
+        self.workers = slots.map(|slot| Worker { slot, heard: now, ..Worker::default() }).collect();
+        self.forget();
+        self.enter(JobState::Starting, reason, actions);
         self.started = now;
-        for (slot, worker) in self.workers.iter_mut().enumerate() {
-            worker.heard = now;
-            actions.push(Action::Launch { slot: slot as u32 });
+        for (rank, worker) in self.workers.iter().enumerate() {
+            actions.push(Action::Launch { slot: worker.slot, rank: rank as u32 });
         }
     }
 
-    fn cancel(&mut self, reason: &str, now: Duration, actions: &mut Vec<Action>) {
+    /// Forgets what belongs to one life.
+    pub(super) fn forget(&mut self) {
+        self.reports.clear();
+        (self.cause, self.stopped_after, self.failed_late, self.results) = (None, None, None, None);
+        (self.blame_at, self.term_at, self.kill_at, self.restart_at) = (None, None, None, None);
+        (self.killed, self.named_late) = (false, None);
+    }
+
+    /// Goes on with a job that was at work when its coordinator ended: as soon as the workers that are `left` are gone,
+    /// which saw the end of their lifeline. Without `room` for it, it waits for its turn then.
+    fn take_up(&mut self, left: &[u32], room: bool, now: Duration, actions: &mut Vec<Action>) {
+        if self.state != JobState::Queued || !self.memory.begun {
+            return;
+        }
+        self.started = now;
+        let worker = |slot| Worker { slot, heard: now, gone: !left.contains(&slot), ..Worker::default() };
+        // Of every slot: one that was dropped may have left its worker too.
+        self.workers = (0..self.slots).map(worker).collect();
+        match self.memory.ending.clone() {
+            Some(Ending::Cancelled) => {
+                self.cause = Some(Cause::Cancel);
+                let reason = "the coordinator ended while the job was being stopped";
+                self.enter(JobState::Stopping, reason, actions);
+            }
+            Some(Ending::Failed(report)) => {
+                self.cause = Some(Cause::Failure);
+                self.enter(JobState::Stopping, report.to_string(), actions);
+                self.reports.push((Weight::Cause, report));
+            }
+            None => {
+                self.cause = Some(if room { Cause::Restart(Duration::ZERO) } else { Cause::Suspend });
+                self.next_life = "taken up again by the coordinator".into();
+                let lost = "the coordinator ended while the job was at work; its workers are ending";
+                let lost = FailureReport::new(FailureCode::CoordinatorLost, lost);
+                self.enter(JobState::Restarting, lost.to_string(), actions);
+            }
+        }
+        self.kill_at = Some(now + self.deadlines.kill_after());
+    }
+
+    pub(super) fn cancel(&mut self, reason: &str, now: Duration, actions: &mut Vec<Action>) {
         if self.state == JobState::Queued {
+            self.memory.ending = Some(Ending::Cancelled);
             self.enter(JobState::Cancelled, reason, actions);
-        } else if matches!(self.cause, None | Some(Cause::Restart(_))) {
-            self.cause = Some(Cause::Cancel);
-            self.blame_at = None;
-            self.restart_at = None;
-            self.enter(JobState::Stopping, reason, actions);
-            self.stop_all(reason, actions);
-            self.term_at = Some(now + self.deadlines.stop_grace);
-            self.kill_at = Some(now + self.deadlines.stop_grace + BLAME_WINDOW);
+        } else if matches!(self.cause, None | Some(Cause::Restart(_) | Cause::Suspend)) {
+            self.memory.ending = Some(Ending::Cancelled);
+            self.stop(Cause::Cancel, reason, now, actions);
         }
     }
 
-    fn stop_all(&self, reason: &str, actions: &mut Vec<Action>) {
+    /// The coordinator is ending. If it `comes_back`, the job will be gone on with.
+    fn shut_down(&mut self, comes_back: bool, now: Duration, actions: &mut Vec<Action>) {
+        if !comes_back {
+            self.cancel("the coordinator is ending", now, actions);
+        } else if self.state != JobState::Queued && matches!(self.cause, None | Some(Cause::Restart(_))) {
+            let reason = "the coordinator is ending; the job goes on when it is back";
+            self.stop(Cause::Suspend, reason, now, actions);
+        }
+    }
+
+    /// Ends the present life at a step that all agree on.
+    fn stop(&mut self, cause: Cause, reason: &str, now: Duration, actions: &mut Vec<Action>) {
+        self.cause = Some(cause);
+        (self.blame_at, self.restart_at) = (None, None);
+        self.enter(JobState::Stopping, reason, actions);
+        self.stop_all(reason, actions);
+        self.term_at = Some(now + self.deadlines.stop_grace);
+        self.kill_at = Some(now + self.deadlines.kill_after());
+    }
+
+    pub(super) fn stop_all(&self, reason: &str, actions: &mut Vec<Action>) {
         for slot in self.present() {
             actions.push(Action::Send { slot, order: Order::Stop { reason: reason.into() } });
         }
     }
 
-    /// Workers whose process is not known to be gone.
-    fn present(&self) -> impl Iterator<Item = u32> {
-        self.workers.iter().enumerate().filter(|(_, w)| !w.gone).map(|(slot, _)| slot as u32)
-    }
-
-    fn worker(&mut self, slot: usize, input: Input, now: Duration, actions: &mut Vec<Action>) {
-        let rank = slot as u32;
-        if self.workers[slot].gone {
-            return;
-        }
-        if !matches!(input, Input::Exited(..) | Input::LaunchFailed(_) | Input::SessionClosed) {
-            self.workers[slot].heard = now;
-        }
-        match input {
-            Input::LaunchFailed(message) => {
-                self.workers[slot].gone = true;
-                self.report(FailureReport::new(FailureCode::Launch, message).of_rank(rank), now, actions);
-            }
-            Input::Hello { ring } => self.hello(slot, ring, actions),
-            Input::Ready(having) => self.ready(slot, having, now, actions),
-            Input::Beat { phase, done } => self.locate(slot, phase, done),
-            Input::Doing(doing) => self.workers[slot].doing = Some(Told::new(doing, now)),
-            Input::Progress(progress) => {
-                self.locate(slot, progress.phase, progress.done);
-                // Rank 0 speaks for all.
-                if rank == 0 {
-                    actions.push(Action::Record(EventBody::Progress(progress)));
-                }
-            }
-            Input::Note(text) => {
-                if rank == 0 {
-                    actions.push(Action::Record(EventBody::Note { rank: Some(rank), text }));
-                }
-            }
-            Input::Failure(report) => self.report(report.of_rank(rank), now, actions),
-            Input::Completed(results) => {
-                self.workers[slot].completed = true;
-                self.workers[slot].ended = true;
-                if rank == 0 {
-                    self.results = results;
-                }
-            }
-            Input::Stopped(step) => {
-                self.workers[slot].ended = true;
-                // The others have nothing to write, and say so before it is written.
-                if slot == 0 {
-                    self.stopped_after = Some(step);
-                }
-                if self.cause.is_none() {
-                    self.left(rank, now, actions);
-                }
-            }
-            // The end of the process follows, or silence.
-            Input::SessionClosed => {}
-            Input::Exited(exit, tail) => self.exited(slot, exit, tail, now, actions),
-        }
-    }
-
-    fn locate(&mut self, slot: usize, phase: Phase, done: u64) {
-        self.workers[slot].position = Some((phase, done));
-        self.trained |= phase == Phase::Train;
-    }
-
-    fn hello(&mut self, slot: usize, ring: String, actions: &mut Vec<Action>) {
-        let (rank, world) = (slot as u32, self.workers.len() as u32);
-        // One that comes back has its place.
-        if self.workers[slot].ring.is_none() {
-            self.workers[slot].ring = Some(ring);
-            actions.push(Action::Send { slot: rank, order: Order::Assign { rank, world } });
-        }
-        if self.cause.is_some() {
-            // Too late, or told while it could not hear.
-            actions
-                .push(Action::Send { slot: rank, order: Order::Stop { reason: "the job is ending".into() } });
-        }
-    }
-
-    fn ready(&mut self, slot: usize, having: Having, now: Duration, actions: &mut Vec<Action>) {
-        self.workers[slot].ready = Some(having);
-        if self.state != JobState::Starting {
-            return;
-        }
-        let all: Vec<Having> = self.workers.iter().filter_map(|w| w.ready.clone()).collect();
-        let peers: Vec<String> = self.workers.iter().filter_map(|w| w.ring.clone()).collect();
-        if all.len() < self.workers.len() || peers.len() < self.workers.len() {
-            return;
-        }
-        if let Some(sentence) = disagreement(&all) {
-            self.report(FailureReport::new(FailureCode::Disagreement, sentence), now, actions);
-            return;
-        }
-        self.enter(JobState::Running, "all workers are ready", actions);
-        for slot in 0..self.workers.len() as u32 {
-            actions.push(Action::Send { slot, order: Order::Begin { peers: peers.clone() } });
-        }
-    }
-
-    fn exited(
-        &mut self,
-        slot: usize,
-        exit: Exit,
-        tail: Vec<String>,
-        now: Duration,
-        actions: &mut Vec<Action>,
-    ) {
-        let worker = &mut self.workers[slot];
-        worker.gone = true;
-        let ended = worker.ended;
-        if let Some(own) = self.reports.iter_mut().map(|(_, r)| r).find(|r| r.rank == Some(slot as u32)) {
-            if own.stderr_tail.is_empty() {
-                own.stderr_tail = tail;
-            }
-        } else if self.cause.is_none() && !(ended && exit == Exit::Code(0)) {
-            let report = self.workers[slot].located(blame::of_exit(slot as u32, exit, tail), self.place());
-            let weight = blame::weight(&report, Some(exit));
-            self.weigh(weight, report, now, actions);
-        }
-    }
-
-    fn report(&mut self, report: FailureReport, now: Duration, actions: &mut Vec<Action>) {
-        self.weigh(blame::weight(&report, None), report, now, actions);
-    }
-
-    /// Takes in a failure. A cause ends the job at once; anything less waits a while for its cause.
-    fn weigh(&mut self, weight: Weight, mut report: FailureReport, now: Duration, actions: &mut Vec<Action>) {
-        if self.cause.is_some() {
-            if self.cause == Some(Cause::Cancel) && weight == Weight::Cause {
-                self.failed_late.get_or_insert_with(|| report.to_string());
-            }
-            return;
-        }
-        if matches!(report.code, FailureCode::Collective | FailureCode::WorkerStalled)
-            && let Some((_, sentence)) = late(&self.workers, &self.deadlines, now)
-        {
-            report.summary = format!("{}; {sentence}", report.summary);
-        }
-        self.reports.push((weight, report));
-        let sure = weight == Weight::Cause;
-        let wait = if sure { now } else { now + BLAME_WINDOW };
-        self.blame_at = Some(self.blame_at.map_or(wait, |at| at.min(wait)));
-        if sure {
-            self.fail(now, actions);
-        }
-    }
-
-    /// The place furthest into the job that a worker is known to be at.
-    fn place(&self) -> (Phase, u64) {
-        self.workers.iter().filter_map(|w| w.position).max().unwrap_or((Phase::Prepare, 0))
-    }
-
-    /// Ends the present life because of the reports, and the job unless it is to be started again.
-    fn fail(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if self.cause.is_some() {
-            return;
-        }
-        let Some(root) = blame::root(&self.reports) else { return };
-        let reason = root.to_string();
-        self.blame_at = None;
-        match self.restarts.after(root, self.place()) {
-            Ok(wait) => {
-                self.cause = Some(Cause::Restart(wait));
-                self.enter(JobState::Restarting, reason.clone(), actions);
-            }
-            Err(why) => {
-                self.cause = Some(Cause::Failure);
-                self.enter(JobState::Stopping, reason.clone(), actions);
-                actions.extend(why.map(|text| Action::Record(EventBody::Note { rank: None, text })));
-            }
-        }
-        self.stop_all(&reason, actions);
-        // The survivors can take no step any more; rank 0 may just have time to end the writing of a checkpoint.
-        for slot in self.present() {
-            actions.push(Action::Kill { slot, hard: false });
-        }
-        self.kill_at = Some(now + self.deadlines.stop_grace.min(BLAME_WINDOW));
-    }
-
-    fn deadlines(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if self.blame_at.is_some_and(|at| at <= now) {
-            self.fail(now, actions);
-        }
-        if self.cause.is_none()
-            && let Some((slot, sentence)) = self.overdue(now)
-        {
-            let absent = self.attended && self.workers[slot].ring.is_none();
-            let report = match absent {
-                true => FailureReport::new(FailureCode::Launch, self.absence(now)),
-                false => FailureReport::new(FailureCode::WorkerStalled, sentence).of_rank(slot as u32),
-            };
-            self.report(self.workers[slot].located(report, self.place()), now, actions);
-        }
-        self.name_late(now, actions);
-        if self.restart_at.is_some_and(|at| at <= now) {
-            self.restart(now, actions);
-        }
-        for (at, hard) in [(self.term_at, false), (self.kill_at, true)] {
-            if at.is_some_and(|at| at <= now) {
-                for slot in self.present() {
-                    actions.push(Action::Kill { slot, hard });
-                }
-                *(if hard { &mut self.kill_at } else { &mut self.term_at }) = None;
-            }
-        }
-    }
-
-    /// Says, once, which rank the others wait for: long before it counts as lost.
-    fn name_late(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let found = late(&self.workers, &self.deadlines, now).filter(|_| self.cause.is_none());
-        let rank = found.as_ref().map(|(rank, _)| *rank);
-        if let Some((rank, text)) = found
-            && self.named_late != Some(rank)
-        {
-            actions.push(Action::Record(EventBody::Note { rank: None, text }));
-        }
-        self.named_late = rank;
-    }
-
-    fn overdue(&self, now: Duration) -> Option<(usize, String)> {
-        self.workers.iter().enumerate().find_map(|(slot, worker)| {
-            let (at, sentence) = worker.limit(self.started, &self.deadlines)?;
-            (at <= now).then(|| (slot, format!("{sentence} ({} s)", (now - worker.heard).as_secs())))
-        })
-    }
-
-    fn next_deadline(&self) -> Option<Duration> {
-        let of_workers = self
-            .workers
-            .iter()
-            .filter(|_| self.cause.is_none())
-            .filter_map(|w| w.limit(self.started, &self.deadlines))
-            .map(|(at, _)| at);
-        let of_job = [self.blame_at, self.term_at, self.kill_at, self.restart_at].into_iter().flatten();
-        of_workers.chain(of_job).min()
-    }
-
-    /// Begins the next life.
-    fn restart(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        self.generation = self.generation.next();
-        // Without a failure, a worker was asked to leave.
-        let which = if self.reports.is_empty() { "once more".into() } else { self.restarts.ordinal() };
-        self.workers.fill(Worker::default());
-        self.reports.clear();
-        self.cause = None;
-        self.restart_at = None;
-        self.stopped_after = None;
-        self.results = None;
-        let from = if self.trained { "from the newest checkpoint" } else { "from the start" };
-        self.enter(JobState::Starting, format!("{which}, {from}"), actions);
-        self.launch(now, actions);
-    }
-
-    /// The final state, or the wait for the next life, once every process is gone.
-    fn conclude(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if self.state.is_final() || self.workers.iter().any(|w| !w.gone) {
-            return;
-        }
-        if self.cause.is_none() && !self.reports.is_empty() {
-            // Nobody is left who could tell more of the cause.
-            self.fail(now, actions);
-        }
-        if let Some(Cause::Restart(wait)) = self.cause {
-            if self.restart_at.is_none() {
-                self.restarts.complete(blame::root(&self.reports));
-                (self.restart_at, self.term_at, self.kill_at) = (Some(now + wait), None, None);
-            }
-            return;
-        }
-        let completed = self.reports.is_empty() && self.workers.iter().all(|w| w.completed);
-        match (self.cause, self.results.take()) {
-            // A cancel that came too late to stop anything takes no results away.
-            (None | Some(Cause::Cancel), Some(results)) if completed => {
-                actions.push(Action::Record(EventBody::Results { results }));
-                self.enter(JobState::Succeeded, "all workers completed", actions);
-            }
-            (Some(Cause::Cancel), _) => {
-                let reason = match self.stopped_after {
-                    Some(step) if step > 0 => {
-                        format!("stopped after step {step}, with a checkpoint; --resume goes on from there")
-                    }
-                    _ => match &self.failed_late {
-                        Some(failure) => format!("all workers are gone; {failure}"),
-                        None => "all workers are gone".into(),
-                    },
-                };
-                self.enter(JobState::Cancelled, reason, actions);
-            }
-            _ => {
-                let nothing = FailureReport::new(FailureCode::Internal, "the workers ended without results");
-                let root = self.restarts.root_of_stuck().or(blame::root(&self.reports));
-                let root = root.cloned().unwrap_or(nothing);
-                let reason = root.to_string();
-                actions.push(Action::Record(EventBody::Failure(root)));
-                self.enter(JobState::Failed, reason, actions);
-            }
-        }
+    /// Slots of the workers whose process is not known to be gone.
+    pub(super) fn present(&self) -> impl Iterator<Item = u32> {
+        self.workers.iter().filter(|worker| !worker.gone).map(|worker| worker.slot)
     }
 }

@@ -1,40 +1,91 @@
-//! Whether a gang that lost a worker is started again, and when.
+//! Whether a gang that lost a worker is started again, when, and with how many workers.
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use squad_proto::{FailureCode, FailureReport, Phase};
 
 /// Lives in a row that may be lost to the same failure without getting further.
 const FRUITLESS: u32 = 3;
 
+/// Lives in a row that a slot may take with it, none getting further than the first of them, before it is gone for
+/// good: by a worker that died or fell silent, and by one that could not be started.
+const STRIKES: (u32, u32) = (3, 2);
+
 /// The longest wait before a restart; the first is a second, each next one twice as long.
 const LONGEST: Duration = Duration::from_secs(30);
 
+/// How far a life came: a phase, and its finished units.
+type Place = (Phase, u64);
+
+/// What follows the loss of a life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The next life, after this wait.
+    Again(Duration),
+    /// The next life, after this wait, without the slot of the rank that is to blame.
+    Smaller(Duration),
+    /// No other life; what there is to say beyond the failure itself.
+    Never(Option<String>),
+}
+
 /// The restarts of one job.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Restarts {
     allowed: u32,
     used: u32,
     /// Why a life was lost, and where.
-    lost: Option<(FailureReport, (Phase, u64))>,
+    lost: Option<(FailureReport, Place)>,
     /// Lives in a row that were lost to the same, there or before.
     fruitless: u32,
+    strikes: Option<Strikes>,
+}
+
+/// Lives in a row that one rank's process took with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Strikes {
+    rank: u32,
+    lives: u32,
+    /// Where the first of them was lost.
+    place: Place,
 }
 
 impl Restarts {
     /// None used yet.
     pub(crate) fn new(allowed: u32) -> Self {
-        Self { allowed, used: 0, lost: None, fruitless: 0 }
+        Self { allowed, used: 0, lost: None, fruitless: 0, strikes: None }
     }
 
-    /// A life was lost to `root` at `place`: how long to wait before the next one, or, if there is to be none, what
-    /// there is to say beyond `root`.
-    pub(crate) fn after(
-        &mut self,
-        root: &FailureReport,
-        place: (Phase, u64),
-    ) -> Result<Duration, Option<String>> {
-        let same = |(first, furthest): &(FailureReport, (Phase, u64))| {
+    /// A life was lost to `root` at `place`: what comes next. `spare` says that the job may go on with one worker less.
+    pub(crate) fn after(&mut self, root: &FailureReport, place: Place, spare: bool) -> Verdict {
+        self.compare(root, place);
+        let struck_out = self.strike(root, place);
+        if spare && struck_out {
+            // Another gang: what the one before could not do says nothing about it.
+            (self.lost, self.fruitless, self.strikes) = (None, 0, None);
+            return Verdict::Smaller(self.wait());
+        }
+        let may_pass = root.code.may_pass() || (spare && root.code == FailureCode::Launch);
+        if !may_pass || self.allowed == 0 {
+            return Verdict::Never(None);
+        }
+        if self.is_stuck() {
+            let text =
+                format!("the same happened {FRUITLESS} times, and no life got further: no more restarts");
+            return Verdict::Never(Some(text));
+        }
+        if self.used == self.allowed {
+            let text = format!("restarted {} times, which is all that fault.max_restarts allows", self.used);
+            return Verdict::Never(Some(text));
+        }
+        let wait = self.wait();
+        self.used += 1;
+        Verdict::Again(wait)
+    }
+
+    /// Counts lives that were lost to the same without getting further.
+    fn compare(&mut self, root: &FailureReport, place: Place) {
+        let same = |(first, furthest): &(FailureReport, Place)| {
             // Words about a broken connection hold addresses and counts, those about a stall times and places, which
             // no life has twice; and any rank may be the first to say that a connection broke.
             let alike = match root.code {
@@ -50,23 +101,28 @@ impl Restarts {
             self.lost = Some((root.clone(), place));
             self.fruitless = 1;
         }
-        if !root.code.may_pass() || self.allowed == 0 {
-            return Err(None);
+    }
+
+    /// Counts lives that the same rank's process took with it; whether its slot is gone for good.
+    fn strike(&mut self, root: &FailureReport, place: Place) -> bool {
+        let limit = match root.code {
+            FailureCode::WorkerDied | FailureCode::WorkerStalled => STRIKES.0,
+            FailureCode::Launch => STRIKES.1,
+            _ => u32::MAX,
+        };
+        let Some(rank) = root.rank.filter(|_| limit < u32::MAX) else {
+            self.strikes = None;
+            return false;
+        };
+        match &mut self.strikes {
+            Some(known) if known.rank == rank && place <= known.place => known.lives += 1,
+            other => *other = Some(Strikes { rank, lives: 1, place }),
         }
-        if self.is_stuck() {
-            return Err(Some(format!(
-                "the same happened {FRUITLESS} times, and no life got further: no more restarts"
-            )));
-        }
-        if self.used == self.allowed {
-            return Err(Some(format!(
-                "restarted {} times, which is all that fault.max_restarts allows",
-                self.used
-            )));
-        }
-        let wait = Duration::from_secs(1).saturating_mul(1 << self.used.min(10)).min(LONGEST);
-        self.used += 1;
-        Ok(wait)
+        self.strikes.as_ref().is_some_and(|strikes| strikes.lives >= limit)
+    }
+
+    fn wait(&self) -> Duration {
+        Duration::from_secs(1).saturating_mul(1 << self.used.min(10)).min(LONGEST)
     }
 
     fn is_stuck(&self) -> bool {
@@ -85,7 +141,7 @@ impl Restarts {
         self.lost.as_ref().map(|(first, _)| first).filter(|_| self.is_stuck())
     }
 
-    /// Which restart the present life is, for people.
+    /// Which restart the next life is, for people.
     pub(crate) fn ordinal(&self) -> String {
         format!("restart {} of {}", self.used, self.allowed)
     }
@@ -101,16 +157,25 @@ mod tests {
         report
     }
 
+    /// What comes after the loss of a rank at a step, where no worker can be spared.
+    fn lose(restarts: &mut Restarts, rank: u32, step: u64) -> Verdict {
+        let verdict = restarts.after(&lost(rank, step), (Phase::Train, step), false);
+        restarts.complete(Some(&lost(rank, step)));
+        verdict
+    }
+
+    fn never(words: &str) -> impl Fn(&Verdict) -> bool {
+        move |verdict| matches!(verdict, Verdict::Never(Some(text)) if text.contains(words))
+    }
+
     #[test]
     fn waits_double_up_to_the_budget() {
         let mut restarts = Restarts::new(7);
-        let waits: Vec<u64> = (1..=7)
-            .map(|step| restarts.after(&lost(0, step), (Phase::Train, step)).unwrap().as_secs())
-            .collect();
-        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
-        let last = restarts.after(&lost(0, 8), (Phase::Train, 8)).unwrap_err();
-        assert!(last.unwrap().contains("restarted 7 times"));
-        assert_eq!(Restarts::new(0).after(&lost(0, 1), (Phase::Train, 1)), Err(None));
+        let waits: Vec<Verdict> = (1..=7).map(|step| lose(&mut restarts, 0, step)).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30].map(|s| Verdict::Again(Duration::from_secs(s))));
+        let last = lose(&mut restarts, 0, 8);
+        assert!(never("restarted 7 times")(&last), "{last:?}");
+        assert_eq!(lose(&mut Restarts::new(0), 0, 1), Verdict::Never(None));
     }
 
     #[test]
@@ -119,7 +184,10 @@ mod tests {
             [FailureCode::Data, FailureCode::NotFinite, FailureCode::Checkpoint, FailureCode::Disagreement]
         {
             let report = FailureReport::new(code, "x");
-            assert_eq!(Restarts::new(3).after(&report, (Phase::Train, 1)), Err(None), "{code}");
+            for spare in [false, true] {
+                let verdict = Restarts::new(3).after(&report, (Phase::Train, 1), spare);
+                assert_eq!(verdict, Verdict::Never(None), "{code}");
+            }
         }
     }
 
@@ -129,27 +197,51 @@ mod tests {
         let mut lose = |rank: u32| {
             let words = format!("the connection to 127.0.0.1:{} ended", 4000 + rank);
             let report = FailureReport::new(FailureCode::Collective, words).of_rank(rank);
-            let verdict = restarts.after(&report, (Phase::Train, 5));
+            let verdict = restarts.after(&report, (Phase::Train, 5), true);
             restarts.complete(Some(&report));
             verdict
         };
-        assert!(lose(0).is_ok() && lose(1).is_ok());
-        assert!(lose(2).unwrap_err().unwrap().contains("no life got further"));
+        assert!(matches!((lose(0), lose(1)), (Verdict::Again(_), Verdict::Again(_))));
+        let last = lose(2);
+        assert!(never("no life got further")(&last), "{last:?}");
     }
 
     #[test]
     fn the_same_failure_without_progress_ends_with_its_first_cause() {
         let mut restarts = Restarts::new(100);
-        let mut lose = |rank, step| {
-            let verdict = restarts.after(&lost(rank, step), (Phase::Train, step));
-            restarts.complete(Some(&lost(rank, step)));
-            verdict
-        };
         // Further each time, or another rank: chance, not fate.
         for (rank, step) in [(0, 5), (0, 5), (0, 9), (0, 7), (1, 6), (0, 8), (0, 4)] {
-            lose(rank, step).unwrap();
+            let verdict = lose(&mut restarts, rank, step);
+            assert!(matches!(verdict, Verdict::Again(_)), "{verdict:?}");
         }
-        assert!(lose(0, 8).unwrap_err().unwrap().contains("no life got further"));
+        let last = lose(&mut restarts, 0, 8);
+        assert!(never("no life got further")(&last), "{last:?}");
         assert_eq!(restarts.root_of_stuck().unwrap().step, Some(8));
+    }
+
+    #[test]
+    fn a_slot_that_takes_three_lives_is_spared_where_one_can_be() {
+        let mut restarts = Restarts::new(5);
+        let mut lose = |rank, code, step| {
+            let report = FailureReport::new(code, format!("words {step}")).of_rank(rank);
+            restarts.after(&report, (Phase::Train, step), true)
+        };
+        let again = |seconds| Verdict::Again(Duration::from_secs(seconds));
+        use FailureCode::{Launch, WorkerDied, WorkerStalled};
+        assert_eq!(lose(1, WorkerDied, 9), again(1));
+        assert_eq!(lose(1, WorkerStalled, 7), again(2), "silent or dead is one to a slot");
+        assert_eq!(lose(0, WorkerDied, 7), again(4), "another one begins anew");
+        assert_eq!(lose(1, WorkerDied, 8), again(8));
+        assert_eq!(lose(1, WorkerDied, 9), again(16), "the life got further: that counts from one");
+        assert_eq!(
+            lose(1, WorkerDied, 9),
+            Verdict::Never(Some("restarted 5 times, which is all that fault.max_restarts allows".into()))
+        );
+        assert_eq!(lose(1, WorkerDied, 3), Verdict::Smaller(Duration::from_secs(30)), "costs no restart");
+        assert_eq!(
+            lose(1, Launch, 3),
+            Verdict::Never(Some("restarted 5 times, which is all that fault.max_restarts allows".into()))
+        );
+        assert_eq!(lose(1, Launch, 3), Verdict::Smaller(Duration::from_secs(30)));
     }
 }

@@ -1,5 +1,7 @@
 //! Lives of jobs, without processes.
 
+mod later;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -161,7 +163,7 @@ fn end(events: Vec<Event>) -> (JobState, Vec<EventBody>) {
 fn a_cancel_after_all_completed_takes_no_results_away() {
     let completed = |slot| of(slot, Input::Completed((slot == 0).then(|| serde_json::json!({"f1": 1}))));
     let killed = |slot| of(slot, Input::Exited(Exit::Signal(15), vec![]));
-    for wish in [Event::Cancel, Event::Shutdown] {
+    for wish in [Event::Cancel, Event::Shutdown { comes_back: false }, Event::Shutdown { comes_back: true }] {
         // Before the processes are gone, and while the second rank's last words are on their way.
         for order in [[completed(0), completed(1), wish.clone()], [completed(0), wish.clone(), completed(1)]]
         {

@@ -36,8 +36,10 @@ pub struct RankStatus {
 }
 
 /// One worker.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Worker {
+    /// Its place among all that the job was given.
+    pub(crate) slot: u32,
     /// Where its ring listens; it has said Hello.
     pub(crate) ring: Option<String>,
     /// What it has; it is ready.
@@ -47,6 +49,8 @@ pub(crate) struct Worker {
     pub(crate) position: Option<(Phase, u64)>,
     /// What it said last that it does.
     pub(crate) doing: Option<Told>,
+    /// When it was told to begin, or finished something since.
+    pub(crate) moved: Option<Duration>,
     /// It has done all that was asked of it.
     pub(crate) completed: bool,
     /// Completed or stopped.
@@ -77,21 +81,29 @@ impl Worker {
         report
     }
 
-    /// When a worker that was launched at `started` counts as lost, and why.
-    pub(crate) fn limit(&self, started: Duration, deadlines: &Deadlines) -> Option<(Duration, &'static str)> {
+    /// When a worker that was launched at `started` counts as lost, why, and since when it is waited for.
+    pub(crate) fn limit(
+        &self,
+        started: Duration,
+        deadlines: &Deadlines,
+    ) -> Option<(Duration, &'static str, Duration)> {
         let silent = self.heard + deadlines.silence;
         let late = started + deadlines.ready;
         if self.gone {
             None
         } else if self.ring.is_none() {
-            Some((started + deadlines.hello, "the worker was started but never said hello"))
+            Some((started + deadlines.hello, "the worker was started but never said hello", started))
         } else if self.ended {
             let at = self.heard + deadlines.stop_grace;
-            Some((at, "the worker reported its end but its process stayed"))
+            Some((at, "the worker reported its end but its process stayed", self.heard))
         } else if self.ready.is_none() && late < silent {
-            Some((late, "the worker took too long to load data and weights"))
+            Some((late, "the worker took too long to load data and weights", started))
+        } else if let Some(moved) = self.moved
+            && moved + deadlines.progress < silent
+        {
+            Some((moved + deadlines.progress, "the worker lives, but finished nothing for too long", moved))
         } else {
-            Some((silent, "the worker's control thread fell silent"))
+            Some((silent, "the worker's control thread fell silent", self.heard))
         }
     }
 }

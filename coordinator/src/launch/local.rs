@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use squad_proto::Ticket;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 
+use super::identity::{Identity, kill_group};
 use super::lines::Sink;
 use crate::job::Exit;
 
@@ -35,11 +35,13 @@ impl LocalLauncher {
         Self { program }
     }
 
-    /// Starts a worker. `ended` is called once with its exit and its last lines.
+    /// Starts a worker. `born` is called with its identity before it is told anything, `ended` once with its exit and
+    /// its last lines.
     pub(crate) async fn launch(
         &self,
         ticket: &Ticket,
         log: &Path,
+        born: impl FnOnce(Identity),
         ended: impl FnOnce(Exit, Vec<String>) + Send + 'static,
     ) -> Result<Launched, String> {
         let cannot = |e: std::io::Error| format!("cannot start {}: {e}", self.program.display());
@@ -62,6 +64,11 @@ impl LocalLauncher {
         let mut child = command.spawn().map_err(cannot)?;
         let pid = child.id().ok_or_else(|| "the worker ended at once".to_owned())?;
         let mut stdin = child.stdin.take().ok_or_else(|| "no pipe to the worker".to_owned())?;
+        match Identity::of(pid as i32) {
+            Ok(identity) => born(identity),
+            // Its exit says more.
+            Err(error) => tracing::debug!("worker {pid} cannot be told from others: {error}"),
+        }
         let mut line = serde_json::to_vec(ticket).map_err(|e| e.to_string())?;
         line.push(b'\n');
         // A worker that is gone already is told by its exit.
@@ -121,14 +128,9 @@ fn exit_of(status: std::process::ExitStatus) -> Exit {
 }
 
 impl Launched {
-    /// Signals the worker's whole group; a group that is gone is no error.
+    /// Signals the worker's whole group.
     pub(crate) fn kill(&self, hard: bool) {
-        let signal = if hard { Signal::SIGKILL } else { Signal::SIGTERM };
-        if let Err(error) = killpg(self.group, signal)
-            && error != nix::errno::Errno::ESRCH
-        {
-            tracing::warn!("cannot signal worker group {}: {error}", self.group);
-        }
+        kill_group(self.group, hard);
     }
 }
 

@@ -5,9 +5,9 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use squad_proto::{Event, EventBody, FailureCode, JobState, pb};
+use squad_proto::{Event, EventBody, JobState, pb};
 
-use crate::harness::{Service, User, eventually, failure, fake_worker, folder, lives, spec, states, within};
+use crate::harness::{Service, User, eventually, fake_worker, folder, lives, spec, states, within};
 
 /// A daemon that is killed when the test ends.
 struct Daemon(Child);
@@ -60,50 +60,149 @@ async fn a_signal_ends_it_well_and_its_jobs_with_it() {
     eventually("what the workers started ends too", || all.iter().all(|p| !lives(*p))).await;
 }
 
+/// The steps that a state tells of, in the order of the history.
+fn reasons(events: &[Event], wanted: JobState) -> Vec<&str> {
+    let of_state = events.iter().filter_map(|e| match &e.body {
+        EventBody::State { state, reason } if *state == wanted => Some(reason.as_str()),
+        _ => None,
+    });
+    of_state.collect()
+}
+
+/// The numbers of a history have no gaps.
+fn gapless(events: &[Event]) {
+    let numbers: Vec<u64> = events.iter().map(|e| e.sequence).collect();
+    assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>(), "{events:#?}");
+}
+
 #[tokio::test]
-async fn a_killed_daemon_leaves_no_worker_and_marks_its_jobs_when_it_is_back() {
+async fn a_killed_daemon_takes_up_its_jobs_when_it_is_back() {
     let folder = folder();
     let (mut daemon, address) = start(folder.path()).await;
     let mut user = User::of(&address).await;
-    let job = user.submit(&spec("hold", 2, 10.0)).await;
+    let job = user.submit(&spec("revive", 2, 10.0)).await;
     let queued = user.submit(&spec("succeed", 2, 10.0)).await;
     user.at_work(&job).await;
     let all = user.processes(&job).await;
     daemon.0.kill().unwrap();
     daemon.0.wait().unwrap();
-    eventually("workers see the end of their lifeline", || all[..2].iter().all(|p| !lives(*p))).await;
-    // Nobody is left who could end what the workers had started.
-    all[2..].iter().for_each(|child| kill(Pid::from_raw(*child), Signal::SIGKILL).unwrap());
 
+    // At once: its workers may still be there.
     let (_daemon, address) = start(folder.path()).await;
     let mut user = User::of(&address).await;
-    for lost in [&job, &queued] {
-        let events = user.end(lost).await;
-        let report = failure(&events);
-        assert_eq!(report.code, FailureCode::CoordinatorLost, "{report:?}");
-        let sequences: Vec<u64> = events.iter().map(|e| e.sequence).collect();
-        assert!(sequences.is_sorted_by(|a, b| a < b), "{sequences:?}");
+    let events = user.end(&job).await;
+    gapless(&events);
+    use JobState::{Queued, Restarting, Running, Starting, Succeeded};
+    let expected = [Queued, Starting, Running, Restarting, Starting, Running, Succeeded];
+    assert_eq!(states(&events), expected, "{events:#?}");
+    let [cause] = reasons(&events, Restarting)[..] else { panic!("{events:#?}") };
+    assert!(cause.starts_with("SQ-010: the coordinator ended while the job was at work"), "{cause}");
+    let again = reasons(&events, Starting)[1];
+    assert_eq!(again, "taken up again by the coordinator, from the newest checkpoint");
+    assert!(all[..2].iter().all(|p| !lives(*p)), "the new life began when the old one was gone");
+    let generations = user.said(&job, "generation").await;
+    assert_eq!(generations, ["1", "2", "1", "2"], "each rank's log holds both lives");
+    let tasks = user.said(&job, "task").await;
+    assert!(tasks[1].contains("true") && tasks[3].contains("true"), "{tasks:?}");
+
+    let events = user.end(&queued).await;
+    gapless(&events);
+    assert_eq!(states(&events), [Queued, Starting, Running, Succeeded], "it was never at work: {events:#?}");
+    // Nobody was left who could end what the first workers had started.
+    for child in &all[2..] {
+        kill(Pid::from_raw(*child), Signal::SIGKILL).ok();
     }
-    let next = user.submit(&spec("succeed", 2, 10.0)).await;
-    assert_eq!(states(&user.end(&next).await).last(), Some(&JobState::Succeeded), "lost jobs hold no slots");
 }
 
 #[tokio::test]
-async fn a_server_that_ends_takes_its_workers_with_it() {
+async fn workers_that_outlive_their_daemon_are_waited_for_and_then_killed() {
+    let folder = folder();
+    let (mut daemon, address) = start(folder.path()).await;
+    let mut user = User::of(&address).await;
+    // It does not look at its lifeline.
+    let job = user.submit(&spec("deaf", 1, 2.0)).await;
+    user.at_work(&job).await;
+    let all = user.processes(&job).await;
+    daemon.0.kill().unwrap();
+    daemon.0.wait().unwrap();
+    let (_daemon, address) = start(folder.path()).await;
+    let mut user = User::of(&address).await;
+    let restarting = |e: &Event| matches!(&e.body, EventBody::State { state: JobState::Restarting, .. });
+    user.events(&job, 0, restarting).await;
+    let again = |e: &Event| matches!(&e.body, EventBody::State { reason, .. } if reason.contains("taken up"));
+    user.events(&job, 0, again).await;
+    assert!(!lives(all[0]), "a life begins when the one before is gone");
+    user.cancel(&job).await;
+    let events = user.end(&job).await;
+    assert_eq!(states(&events).last(), Some(&JobState::Cancelled), "{events:#?}");
+}
+
+#[tokio::test]
+async fn a_cancel_that_its_daemon_did_not_live_to_end_is_a_cancel() {
+    let folder = folder();
+    let (mut daemon, address) = start(folder.path()).await;
+    let mut user = User::of(&address).await;
+    let job = user.submit(&spec("stubborn", 1, 20.0)).await;
+    user.at_work(&job).await;
+    let all = user.processes(&job).await;
+    user.cancel(&job).await;
+    let stopping = |e: &Event| matches!(e.body, EventBody::State { state: JobState::Stopping, .. });
+    user.events(&job, 0, stopping).await;
+    daemon.0.kill().unwrap();
+    daemon.0.wait().unwrap();
+    eventually("the worker sees the end of its lifeline", || !lives(all[0])).await;
+    let (_daemon, address) = start(folder.path()).await;
+    let mut user = User::of(&address).await;
+    let events = user.end(&job).await;
+    gapless(&events);
+    assert_eq!(states(&events).last(), Some(&JobState::Cancelled), "{events:#?}");
+    kill(Pid::from_raw(all[1]), Signal::SIGKILL).ok();
+}
+
+#[tokio::test]
+async fn a_server_that_ends_takes_its_workers_with_it_and_the_next_one_goes_on() {
     let folder = folder();
     let mut service = Service::start(folder.path(), 2).await;
-    let job = service.submit(&spec("hold", 2, 20.0)).await;
+    let job = service.submit(&spec("revive", 2, 20.0)).await;
     service.at_work(&job).await;
     let all = service.processes(&job).await;
     let queued = service.submit(&spec("succeed", 2, 10.0)).await;
     service.stop().await;
     assert!(all[..2].iter().all(|p| !lives(*p)), "workers are gone when run() returns");
     eventually("what the workers started ends too", || all.iter().all(|p| !lives(*p))).await;
+
     let mut service = Service::start(folder.path(), 2).await;
-    for ended in [&job, &queued] {
-        let state = service.get(ended).await.state();
-        assert!(JobState::try_from(state).unwrap().is_final(), "{ended}: {state:?}");
-    }
+    let events = service.end(&job).await;
+    gapless(&events);
+    use JobState::{Queued, Running, Starting, Stopping, Succeeded};
+    let expected = [Queued, Starting, Running, Stopping, Queued, Starting, Running, Succeeded];
+    assert_eq!(states(&events), expected, "{events:#?}");
+    let queue = reasons(&events, Queued)[1];
+    assert!(queue.starts_with("stopped after step") && queue.contains("goes on from there"), "{queue}");
+    assert_eq!(reasons(&events, Starting)[1], "launching 2 workers again, from the newest checkpoint");
+    assert_eq!(service.said(&job, "generation").await, ["1", "2", "1", "2"]);
+    let events = service.end(&queued).await;
+    assert_eq!(states(&events), [Queued, Starting, Running, Succeeded], "{events:#?}");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_the_next_coordinator_has_no_slots_for_waits_and_holds_up_nobody() {
+    let folder = folder();
+    let mut service = Service::start(folder.path(), 2).await;
+    let job = service.submit(&spec("revive", 2, 10.0)).await;
+    service.at_work(&job).await;
+    service.stop().await;
+    let mut service = Service::start(folder.path(), 1).await;
+    let small = service.submit(&spec("succeed", 1, 10.0)).await;
+    let events = service.end(&small).await;
+    assert_eq!(states(&events).last(), Some(&JobState::Succeeded), "{events:#?}");
+    let note = |e: &Event| matches!(&e.body, EventBody::Note { text, .. } if text.contains("--slots 2"));
+    assert!(service.events(&job, 0, note).await.iter().any(note));
+    assert_eq!(JobState::try_from(service.get(&job).await.state()), Ok(JobState::Queued));
+    service.stop().await;
+    let mut service = Service::start(folder.path(), 2).await;
+    assert_eq!(states(&service.end(&job).await).last(), Some(&JobState::Succeeded));
     service.stop().await;
 }
 

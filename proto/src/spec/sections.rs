@@ -276,7 +276,9 @@ pub struct Resources {
     /// changes how many processes share the work, not the work.
     #[schemars(range(min = 1, max = 4096))]
     pub workers: u32,
-    /// Fewest workers that a job goes on with. Not available yet: must be null or equal to `workers`.
+    /// Fewest workers that a job goes on with when slots are gone for good; null for all of `workers`. A slot is gone
+    /// for good when its worker could not be started in two lives in a row, or died or fell silent in three, none of
+    /// which got further than the first. The work stays the same: fewer processes share it.
     #[schemars(range(min = 1))]
     pub min_workers: Option<u32>,
     /// What computes.

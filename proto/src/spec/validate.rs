@@ -183,12 +183,12 @@ fn cross_checks(spec: &JobSpec, problems: &mut Vec<Problem>) {
         problem("train.layerwise_decay", "0".into(), "more than 0, or null for none");
     }
     if let Some(least) = spec.resources.min_workers
-        && least != spec.resources.workers
+        && least > spec.resources.workers
     {
         problem(
             "resources.min_workers",
             least.to_string(),
-            "null: running on with fewer workers is not available yet",
+            &format!("at most resources.workers, which is {}", spec.resources.workers),
         );
     }
     gpus(spec, &mut problem);
@@ -410,6 +410,19 @@ mod tests {
             });
             assert_eq!((found.len(), found[0].path.as_str()), (1, "eval.threshold_from"));
             assert!(found[0].allowed.contains(reason), "{}", found[0]);
+        }
+    }
+
+    #[test]
+    fn fewest_workers_are_no_more_than_all() {
+        let of = |least: u32| problems(|s| s["resources"] = json!({"workers": 2, "min_workers": least}));
+        let found = of(3);
+        assert_eq!((found.len(), found[0].path.as_str()), (1, "resources.min_workers"));
+        assert_eq!(found[0].allowed, "at most resources.workers, which is 2");
+        for fine in [1, 2] {
+            let mut spec = minimal();
+            spec["resources"] = json!({"workers": 2, "min_workers": fine});
+            assert!(validate(&spec, "j").is_ok(), "{fine}");
         }
     }
 

@@ -17,6 +17,9 @@ use crate::log::TrainSummary;
 /// What a training run writes; an earlier run's are moved aside.
 const OF_A_RUN: &[&str] = &["spec.yaml", "metrics.jsonl", "checkpoints", "model", "eval", "results.json"];
 
+/// The file that names the job whose run the folder holds.
+const OWNER: &str = ".job";
+
 /// One object of metrics.jsonl: the means since the line before.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MetricsLine {
@@ -133,6 +136,19 @@ pub fn begin(spec: &JobSpec) -> Result<Option<PathBuf>, TrainError> {
 /// When the folder cannot be written.
 pub fn go_on(spec: &JobSpec) -> Result<(), TrainError> {
     write_file(&Path::new(&spec.output_dir).join("spec.yaml"), spec.to_yaml().as_bytes())
+}
+
+/// Writes down whose run the folder holds from now on.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn own(output: &Path, job: &str) -> Result<(), TrainError> {
+    write_file(&output.join(OWNER), job.as_bytes())
+}
+
+/// Whether the folder's run is that of this job: a later life of it goes on there, whatever became of the life before.
+pub fn belongs_to(output: &Path, job: &str) -> bool {
+    fs::read(output.join(OWNER)).is_ok_and(|owner| owner == job.as_bytes())
 }
 
 /// Whether an output folder holds something of a run that is worth keeping: more than a beginning without a checkpoint.

@@ -42,6 +42,8 @@ pub struct Prepared {
     pub resumed: Option<Resumed>,
     /// How often the gang was restarted before, for the results.
     pub restarts: u32,
+    /// Which job this is, for the output folder; empty where it does not matter.
+    pub job: String,
     /// SHA-256 over everything that the features of all sets hold.
     pub data_hash: [u8; 32],
 }
@@ -207,6 +209,7 @@ pub fn prepare_on(
         checkpoints,
         resumed,
         restarts: 0,
+        job: String::new(),
         data_hash: cutting.hash.finalize().into(),
     })
 }

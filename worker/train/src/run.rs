@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use squad_collective::Background;
 use squad_model::{load_network, save};
-use squad_proto::{JobSpec, Task};
+use squad_proto::{Deadlines, JobSpec, Task};
 
 use crate::checkpoint::write_json;
 use crate::checkpoint::writer::{self, Writer};
@@ -166,12 +166,15 @@ impl Session<'_> {
                 prepared.model_folder = moved.join(rest);
             }
         }
+        // Only now: until here the folder may have held another job's checkpoints.
+        output::own(output, &prepared.job)?;
+        let patience = Duration::from_secs_f64(self.spec.fault.patience_s);
         Writer::new(writer::Place {
             output: output.to_owned(),
             model_folder: prepared.model_folder.clone(),
             keep: self.spec.train.keep_checkpoints as usize,
             // The other ranks wait in the next step meanwhile, for all of the patience.
-            wait: Duration::from_secs_f64(self.spec.fault.patience_s / 4.0),
+            wait: Deadlines::from_patience(patience).checkpoint,
         })
     }
 

@@ -108,7 +108,7 @@ pub(super) async fn cancel(which: JobArgs, wait: bool, output: Output) -> anyhow
     let mut job = client.cancel(&id).await?;
     if wait && !job.state.is_final() {
         // The stream ends when the job has; what it says is of no interest here.
-        let mut events = client.watch(&id).await?;
+        let mut events = client.watch(&id, 0).await.map_err(|status| client.fault(&status))?;
         let mut interrupts = Interrupts::listen()?;
         loop {
             tokio::select! {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use squad_proto::JobState;
 
-use super::{Action, BLAME_WINDOW, Cause, Machine};
+use super::{Action, Cause, Machine};
 
 /// The wait before the life after one that ended in good order.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -19,13 +19,15 @@ impl Machine {
     }
 
     /// Somebody asked a worker to stop, not us: its machine is wanted back, say. The others follow it.
-    pub(super) fn left(&mut self, rank: u32, now: Duration, actions: &mut Vec<Action>) {
+    pub(in crate::job) fn left(&mut self, rank: u32, now: Duration, actions: &mut Vec<Action>) {
         let reason = format!("rank {rank} was asked to end by SIGTERM");
         if !self.attended {
             self.cancel(&reason, now, actions);
             return;
         }
         self.cause = Some(Cause::Restart(FIRST_WAIT));
+        // Without a failure: it costs no restart.
+        self.next_life = "once more".into();
         self.enter(
             JobState::Restarting,
             format!("{reason}; another one in its place is waited for"),
@@ -33,11 +35,11 @@ impl Machine {
         );
         self.stop_all(&reason, actions);
         self.term_at = Some(now + self.deadlines.stop_grace);
-        self.kill_at = Some(now + self.deadlines.stop_grace + BLAME_WINDOW);
+        self.kill_at = Some(now + self.deadlines.kill_after());
     }
 
     /// Which workers did not come.
-    pub(super) fn absence(&self, now: Duration) -> String {
+    pub(in crate::job) fn absence(&self, now: Duration) -> String {
         let absent = self.workers.iter().enumerate().filter(|(_, worker)| worker.ring.is_none());
         let ranks: Vec<String> = absent.map(|(rank, _)| rank.to_string()).collect();
         let waited = (now - self.started).as_secs();
