@@ -53,7 +53,7 @@ pub(crate) async fn follow(
     (interrupts, on_interrupt): (&mut Interrupts, OnInterrupt),
 ) -> anyhow::Result<Verdict> {
     let mut view = view::new(output);
-    let followed = Watch::of((client, job), view.as_mut(), (interrupts, on_interrupt)).to_the_end().await;
+    let followed = Watch::of((client, job), view.as_mut(), (interrupts, on_interrupt)).run().await;
     view.close();
     let Followed { job: ended, interrupted } = followed?;
     let Some(ended) = ended else {

@@ -165,6 +165,10 @@ impl Machine {
         if self.state.is_final() || self.workers.iter().any(|w| !w.gone) {
             return;
         }
+        if self.cause.is_none() && !self.reports.is_empty() {
+            // Nobody is left who could say more.
+            self.fail(now, actions);
+        }
         if let Some(Cause::Restart(wait)) = self.cause {
             if self.restart_at.is_none() {
                 self.memory.restarts.complete(blame::root(&self.reports));

@@ -141,6 +141,12 @@ impl Restarts {
         self.lost.as_ref().map(|(first, _)| first).filter(|_| self.is_stuck())
     }
 
+    /// Whether nothing but a failure that would come again is a reason to start the gang no more.
+    #[cfg(test)]
+    pub(crate) fn has_another(&self) -> bool {
+        self.used < self.allowed && !self.is_stuck()
+    }
+
     /// Which restart the next life is, for people.
     pub(crate) fn ordinal(&self) -> String {
         format!("restart {} of {}", self.used, self.allowed)

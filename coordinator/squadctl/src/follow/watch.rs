@@ -55,7 +55,7 @@ impl<'a> Watch<'a> {
 
     /// Shows all events. A daemon that goes away is waited for as long as the job is patient; the coordinator inside
     /// `run` does not come back.
-    pub(super) async fn to_the_end(mut self) -> anyhow::Result<Followed> {
+    pub(super) async fn run(mut self) -> anyhow::Result<Followed> {
         let patience = match self.on_interrupt {
             OnInterrupt::Detach => patience_of(&self.client.get(self.job).await?),
             OnInterrupt::Cancel => Duration::ZERO,

@@ -90,8 +90,10 @@ impl Checks {
                 hold!(machine.world() >= plan.fewest, "fewer workers than min_workers");
             }
             Action::Record(EventBody::State { state, reason }) => self.entered(*state, reason, plan)?,
-            Action::Record(EventBody::Failure(_)) => {
+            Action::Record(EventBody::Failure(root)) => {
                 self.failures += 1;
+                let spent = !machine.memory.restarts.has_another();
+                hold!(spent || !root.code.may_pass(), "it failed with restarts left: {root}");
                 hold!(self.failures == 1, "a second root cause");
             }
             _ => {}

@@ -40,7 +40,7 @@ fn run(seeds: u64) -> (Option<(u64, String)>, Life) {
             if seed >= seeds || failed.lock().unwrap().is_some() {
                 break;
             }
-            match World::of(seed).to_the_end() {
+            match World::of(seed).run() {
                 Ok(life) => own.add(&life),
                 Err(wrong) => {
                     let mut failed = failed.lock().unwrap();
@@ -64,7 +64,7 @@ fn run(seeds: u64) -> (Option<(u64, String)>, Life) {
 #[test]
 fn whatever_goes_wrong_a_job_keeps_its_promises_and_ends() {
     if let Some(seed) = number("SQUAD_SIMULATION_SEED") {
-        let verdict = World::of(seed).told().to_the_end();
+        let verdict = World::of(seed).told().run();
         assert!(verdict.is_ok(), "seed {seed}: {}", verdict.unwrap_err());
         return;
     }

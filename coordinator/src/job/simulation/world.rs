@@ -128,7 +128,7 @@ impl World {
     }
 
     /// Lets things happen until the job has ended.
-    pub(super) fn to_the_end(mut self) -> Result<Life, String> {
+    pub(super) fn run(mut self) -> Result<Life, String> {
         let limit = self.plan.faults_end + longest(&self.plan, &self.deadlines);
         while !self.stored.1.is_final() {
             let Some((at, what)) = self.agenda.next() else {

@@ -156,3 +156,11 @@ fn a_process_that_cannot_be_killed_is_told_of() {
     let [EventBody::Note { text, .. }] = records(&again)[..] else { panic!("{again:?}") };
     assert!(text.contains("slot 0 does not end though it was killed"), "{text}");
 }
+
+#[test]
+fn a_gang_that_ends_without_a_word_is_started_again() {
+    let mut machine = restartable();
+    machine.step(of(0, Input::Exited(Exit::Code(1), vec![])), at(5));
+    machine.step(of(1, Input::Exited(Exit::Code(1), vec![])), at(5));
+    assert_eq!(machine.state(), JobState::Restarting, "nobody is left to wait for");
+}
