@@ -26,6 +26,9 @@ fn two_workers_train_evaluate_and_leave_everything() {
         assert!(job.path("out").join(file).is_file(), "{file}");
     }
     assert_eq!(job.losses("out").len(), 6);
+    let events = std::fs::read_dir(job.path("out/tensorboard")).unwrap();
+    // One of the training, one of the figures at its end.
+    assert_eq!(events.count(), 2);
 
     // The official metric gives the same figures for the predictions that were left.
     let again = job

@@ -17,7 +17,7 @@
 //! | [`touched`] | which rows of the word-embedding table a step touches |
 //! | [`header`] | loss sums and stop votes that ride along with the first bucket |
 //! | [`adamw`], [`schedule`] | the optimizer on flat memory; the learning rate as a function of the step |
-//! | [`log`] | sums over steps: metrics.jsonl, reports, the summary |
+//! | [`log`], [`tensorboard`] | sums over steps: metrics.jsonl, event files, reports, the summary |
 //! | [`mod@prepare`] | files to network and features |
 //! | [`evaluate`] | sharded scoring, predictions, metric |
 //! | [`threshold`] | the threshold between an answer and none, and the answers at it |
@@ -47,6 +47,7 @@ pub mod resume;
 pub mod run;
 pub mod schedule;
 pub mod step;
+pub mod tensorboard;
 pub mod threshold;
 pub mod touched;
 pub mod trace;

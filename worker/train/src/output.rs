@@ -13,9 +13,11 @@ use crate::checkpoint::{list, replace_folder, write_file, write_json, write_mode
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
 use crate::log::TrainSummary;
+use crate::tensorboard::{self, EventFile};
 
 /// What a training run writes; an earlier run's are moved aside.
-const OF_A_RUN: &[&str] = &["spec.yaml", "metrics.jsonl", "checkpoints", "model", "eval", "results.json"];
+const OF_A_RUN: &[&str] =
+    &["spec.yaml", "metrics.jsonl", tensorboard::FOLDER, "checkpoints", "model", "eval", "results.json"];
 
 /// The file that names the job whose run the folder holds.
 const OWNER: &str = ".job";
@@ -49,11 +51,12 @@ pub struct MetricsLine {
     pub bytes_reduced: u64,
 }
 
-/// metrics.jsonl, open for writing.
+/// metrics.jsonl, and the same figures for TensorBoard, open for writing.
 #[derive(Debug)]
 pub struct MetricsFile {
     path: PathBuf,
     file: BufWriter<File>,
+    events: EventFile,
 }
 
 impl MetricsFile {
@@ -74,7 +77,7 @@ impl MetricsFile {
         let kept = text.lines().filter(|line| step_of(line).is_some_and(|step| step <= done));
         write_file(&path, kept.flat_map(|line| [line, "\n"]).collect::<String>().as_bytes())?;
         let file = File::options().append(true).open(&path).map_err(TrainError::output("open", &path))?;
-        Ok(Self { path, file: BufWriter::new(file) })
+        Ok(Self { path, file: BufWriter::new(file), events: EventFile::go_on(output, done)? })
     }
 
     /// Appends a line, and flushes it: somebody may be following.
@@ -85,7 +88,17 @@ impl MetricsFile {
         let text = serde_json::to_string(line).map_err(|e| TrainError::Internal(e.to_string()))?;
         writeln!(self.file, "{text}")
             .and_then(|()| self.file.flush())
-            .map_err(TrainError::output("write", &self.path))
+            .map_err(TrainError::output("write", &self.path))?;
+        let scalars = [
+            ("train/loss", line.loss),
+            ("train/learning_rate", line.learning_rate),
+            ("train/grad_norm", line.grad_norm),
+            ("train/loss_scale", line.loss_scale),
+            ("train/examples_per_second", line.examples_per_second),
+            ("train/tokens_per_second", line.tokens_per_second),
+            ("train/allreduce_seconds", line.allreduce_seconds),
+        ];
+        self.events.scalars(line.step, &scalars)
     }
 }
 
@@ -192,6 +205,25 @@ fn model_card(spec: &JobSpec, results: &Value) -> String {
         if figures.is_empty() { String::new() } else { format!("## Figures on the dev file\n\n{figures}") },
         spec.to_yaml()
     )
+}
+
+/// Writes the headline figures of a finished run for TensorBoard, at its last step.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn write_final_scalars(output: &Path, step: u64, results: &Value) -> Result<(), TrainError> {
+    let figures = [
+        ("eval/exact", "exact"),
+        ("eval/f1", "f1"),
+        ("eval/best_exact", "best_exact"),
+        ("eval/best_f1", "best_f1"),
+    ];
+    let scalars: Vec<(&str, f64)> =
+        figures.into_iter().filter_map(|(tag, key)| Some((tag, results.get(key)?.as_f64()?))).collect();
+    if scalars.is_empty() {
+        return Ok(());
+    }
+    EventFile::create(output)?.scalars(step, &scalars)
 }
 
 /// Writes the files of `eval/`.

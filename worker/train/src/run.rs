@@ -189,6 +189,7 @@ impl Session<'_> {
         output::write_final_model(&prepared.network, &prepared.model_folder, self.spec, &results)?;
         if let Some(evaluation) = evaluation {
             output::write_evaluation(evaluation, self.spec)?;
+            output::write_final_scalars(Path::new(&self.spec.output_dir), summary.steps, &results)?;
         }
         // Last: who sees results.json may rely on everything else being there.
         write_json(&Path::new(&self.spec.output_dir).join("results.json"), &results)?;
