@@ -55,7 +55,6 @@ fn what_the_page_calls_refused_is_refused() {
         ("train.optimizer", json!("sgd")),
         ("data.doc_stride", json!(509)),
         ("eval.every", json!(100)),
-        ("comm.compression", json!("fp16")),
     ] {
         assert!(PAGE.contains(&format!("`{field}`")), "{field}");
         let mut spec = whole_spec();

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 
 use anyhow::Context;
-use squad_collective::{Background, Fence, RingListener, Topology, Transport};
+use squad_collective::{Background, Compression, Fence, RingListener, Topology, Transport};
 use squad_proto::{FailureCode, FailureReport, Task, Ticket};
 use squad_train::output::belongs_to;
 use squad_train::run::Outcome;
@@ -153,6 +153,8 @@ impl Compute {
             },
             patience: squad_proto::Deadlines::from_patience(self.ticket.patience()).collective,
             transport: Transport::Auto,
+            compression: compression(spec.comm.compression),
+            host: None,
         };
         let outcome =
             squad_collective::connect(self.listener, topology).map_err(TrainError::from).and_then(|ring| {
@@ -160,6 +162,15 @@ impl Compute {
                 squad_train::run(prepared, &collective, spec, &task, (&reporter, &self.stop))
             });
         Some(outcome.map_err(|e| failure::report(&e)))
+    }
+}
+
+/// What the spec calls it, as the collective does.
+fn compression(of_spec: squad_proto::spec::Compression) -> Compression {
+    match of_spec {
+        squad_proto::spec::Compression::None => Compression::None,
+        squad_proto::spec::Compression::Fp16 => Compression::Fp16,
+        squad_proto::spec::Compression::Bf16 => Compression::Bf16,
     }
 }
 

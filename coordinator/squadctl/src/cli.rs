@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use bench::{AllReduceArgs, BenchCommand, Carrier, Owner};
+pub(crate) use bench::{AllReduceArgs, BenchCommand, Carrier, Owner, Rounding};
 pub(crate) use data::{DataCommand, FeaturesFor, FeaturizeArgs, PrepareArgs, Release, StatsArgs, WindowRule};
 pub(crate) use machines::{ExternalArgs, Hosts, RunArgs};
 pub(crate) use models::{ConvertArgs, FetchArgs, ModelsCommand, VerifyArgs};

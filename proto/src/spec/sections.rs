@@ -312,7 +312,7 @@ pub enum DeviceKind {
 pub struct Comm {
     /// What carries the all-reduce.
     pub backend: Backend,
-    /// Number format on the wire. Only `none` is available yet.
+    /// Number format in which gradients travel between hosts, and over TCP on one.
     pub compression: Compression,
     /// How the gradient of the word embeddings travels. The weights come out the same to the last bit.
     pub embedding_gradients: EmbeddingGradients,
@@ -351,9 +351,10 @@ pub enum Compression {
     /// As they are.
     #[default]
     None,
-    /// Rounded to 16-bit floating point. Not available yet.
+    /// Rounded to 16-bit floating point, 11 significant bits; sums beyond 65,504 become infinite, and such a step is
+    /// treated as one whose gradients overflow.
     Fp16,
-    /// Rounded to bfloat16. Not available yet.
+    /// Rounded to bfloat16: 8 significant bits, and the range of 32-bit floats.
     Bf16,
 }
 

@@ -217,6 +217,12 @@ fn gpus(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)) {
             "ring or auto, unless resources.device is cuda: NCCL is between GPUs",
         );
     }
+    let nccl = spec.comm.backend == Backend::Nccl
+        || (spec.comm.backend == Backend::Auto && device == DeviceKind::Cuda);
+    if nccl && spec.comm.compression != Compression::None {
+        let value = format!("{:?}", spec.comm.compression).to_lowercase();
+        problem("comm.compression", value, "none: NCCL sends gradients as they are");
+    }
     let Some(gpus) = &spec.resources.gpus else { return };
     if device == DeviceKind::Cpu {
         problem("resources.gpus", format!("{gpus:?}"), "null, unless resources.device is cuda or auto");
@@ -231,13 +237,6 @@ fn gpus(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)) {
 fn not_yet(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)) {
     if let Some(every) = spec.eval.every {
         problem("eval.every", every.to_string(), "null: evaluation during training is not available yet");
-    }
-    if spec.comm.compression != Compression::None {
-        problem(
-            "comm.compression",
-            format!("{:?}", spec.comm.compression).to_lowercase(),
-            "none: compression is not available yet",
-        );
     }
 }
 

@@ -11,6 +11,8 @@ use crate::shm::Area;
 #[derive(Debug)]
 pub struct Buffer {
     memory: Memory,
+    /// From where on elements are never compressed.
+    exact: usize,
 }
 
 #[derive(Debug)]
@@ -21,7 +23,7 @@ enum Memory {
 
 impl Buffer {
     pub(crate) fn shared(area: Area) -> Buffer {
-        Buffer { memory: Memory::Shared(area) }
+        Buffer { memory: Memory::Shared(area), exact: usize::MAX }
     }
 
     /// Zeros on the heap.
@@ -37,6 +39,17 @@ impl Buffer {
         }
     }
 
+    /// Elements from number `from` on travel as they are, whatever [`crate::Topology::compression`] says: what is no
+    /// gradient. All ranks say the same.
+    pub fn keep_exact(&mut self, from: usize) {
+        self.exact = from;
+    }
+
+    /// How many of the first `len` elements may be compressed.
+    pub(crate) fn compressible(&self, len: usize) -> usize {
+        self.exact.min(len)
+    }
+
     /// Whether the ranks of this host reduce it in place, without copying it first.
     #[must_use]
     pub fn is_shared(&self) -> bool {
@@ -46,7 +59,7 @@ impl Buffer {
 
 impl From<Vec<f32>> for Buffer {
     fn from(values: Vec<f32>) -> Buffer {
-        Buffer { memory: Memory::Heap(values) }
+        Buffer { memory: Memory::Heap(values), exact: usize::MAX }
     }
 }
 

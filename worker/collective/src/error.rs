@@ -111,6 +111,13 @@ pub enum Difference {
         /// Layout digest of the other side.
         there: [u8; 32],
     },
+    /// They send gradients in different formats.
+    Compression {
+        /// Format of this side.
+        here: crate::Compression,
+        /// Format of the other side; `None` where it is none that we know.
+        there: Option<crate::Compression>,
+    },
 }
 
 /// The first digits of a digest: enough to compare by eye.
@@ -130,6 +137,12 @@ impl fmt::Display for Difference {
             Difference::Rank { here, there } => write!(f, "rank (expected {here}, found {there})"),
             Difference::Layout { here, there } => {
                 write!(f, "layout (here {}, there {})", short_hex(here), short_hex(there))
+            }
+            Difference::Compression { here, there: Some(there) } => {
+                write!(f, "compression (here {here}, there {there})")
+            }
+            Difference::Compression { here, there: None } => {
+                write!(f, "compression (here {here}, there one that is not known here)")
             }
         }
     }

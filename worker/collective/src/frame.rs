@@ -18,11 +18,15 @@ const MAGIC: u32 = u32::from_le_bytes(*b"SQF1");
 pub(crate) enum Kind {
     /// A segment of an operation.
     Segment(Operation),
+    /// Its sender lives, and waits itself for what it is to send.
+    Wait,
+    /// The last word of a rank that has done its part and goes: the sequence is that of its last operation.
+    Leave,
     /// The last words of a failing rank.
     Notice,
 }
 
-const KINDS: [(u32, Kind); 8] = [
+const KINDS: [(u32, Kind); 11] = [
     (1, Kind::Segment(Operation::AllReduce)),
     (2, Kind::Segment(Operation::ReduceScatter)),
     (3, Kind::Segment(Operation::AllGather)),
@@ -30,6 +34,9 @@ const KINDS: [(u32, Kind); 8] = [
     (5, Kind::Segment(Operation::GatherBytes)),
     (6, Kind::Segment(Operation::Barrier)),
     (7, Kind::Segment(Operation::AllReduceRows)),
+    (8, Kind::Segment(Operation::MakeBuffer)),
+    (253, Kind::Wait),
+    (254, Kind::Leave),
     (255, Kind::Notice),
 ];
 
@@ -93,6 +100,8 @@ impl Header {
     pub(crate) fn describe(&self) -> String {
         match self.kind {
             Kind::Notice => "notice of failure".to_owned(),
+            Kind::Leave => "leave".to_owned(),
+            Kind::Wait => "wait".to_owned(),
             Kind::Segment(operation) => {
                 let (root, total, sequence) = (self.root as usize, self.total, self.sequence);
                 Call { operation, root, total, sequence }.describe()
@@ -122,6 +131,12 @@ impl Notice {
             return Notice { reporter: *reporter, blamed: *blamed, cause: cause.clone() };
         }
         Notice { reporter: rank, blamed: error.blamed().unwrap_or(rank), cause: error.to_string() }
+    }
+
+    /// The error of `rank`, which hears of it while it is about `operation`.
+    pub(crate) fn reported(self, rank: usize, operation: Operation) -> CollectiveError {
+        let Notice { reporter, blamed, cause } = self;
+        CollectiveError::Reported { rank, operation, reporter, blamed, cause }
     }
 
     /// The whole frame.

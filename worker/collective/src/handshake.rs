@@ -12,14 +12,15 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
+use crate::circle::{Circle, MAX_NAME};
 use crate::error::Difference;
 use crate::mac::{hmac_sha256, same};
-use crate::topology::{MAX_JOB, Topology};
+use crate::topology::Compression;
 
-const MAGIC: &[u8; 8] = b"SQDRING1";
+const MAGIC: &[u8; 8] = b"SQDRING2";
 
 /// Bytes of a hello after the magic and before the name of the job.
-const FIXED: usize = 32 + 4 + 4 + 4 + 32 + 2;
+const FIXED: usize = 32 + 4 + 4 + 4 + 32 + 1 + 2;
 
 /// Why a connection is not the one that was looked for.
 #[derive(Debug)]
@@ -108,18 +109,21 @@ struct Hello {
     rank: u32,
     world: u32,
     layout: [u8; 32],
+    /// Code of the compression.
+    compression: u8,
     job: String,
 }
 
 impl Hello {
-    fn new(topology: &Topology) -> io::Result<Hello> {
+    fn new(circle: &Circle) -> io::Result<Hello> {
         Ok(Hello {
             nonce: nonce()?,
-            generation: topology.fence.generation,
-            rank: topology.rank as u32,
-            world: topology.world as u32,
-            layout: topology.fence.layout,
-            job: topology.fence.job.clone(),
+            generation: circle.fence.generation,
+            rank: circle.rank as u32,
+            world: circle.world as u32,
+            layout: circle.fence.layout,
+            compression: circle.compression.code(),
+            job: circle.fence.job.clone(),
         })
     }
 
@@ -130,6 +134,7 @@ impl Hello {
         bytes.extend(self.rank.to_le_bytes());
         bytes.extend(self.world.to_le_bytes());
         bytes.extend(self.layout);
+        bytes.push(self.compression);
         bytes.extend((self.job.len() as u16).to_le_bytes());
         bytes.extend(self.job.as_bytes());
         bytes
@@ -145,7 +150,7 @@ impl Hello {
         }
         from.read_exact(&mut bytes[MAGIC.len()..])?;
         let long = usize::from(u16::from_le_bytes(array(&bytes, MAGIC.len() + FIXED - 2)));
-        if long > MAX_JOB {
+        if long > MAX_NAME {
             return Err(Failure::Stranger(format!("its job's name has {long} bytes")));
         }
         let mut job = vec![0; long];
@@ -157,6 +162,7 @@ impl Hello {
             rank: u32::from_le_bytes(array(&bytes, at + 36)),
             world: u32::from_le_bytes(array(&bytes, at + 40)),
             layout: array(&bytes, at + 44),
+            compression: bytes[at + 76],
             job: String::from_utf8_lossy(&job).into_owned(),
         };
         bytes.extend(job);
@@ -180,14 +186,14 @@ pub(crate) fn nonce() -> io::Result<[u8; 32]> {
 }
 
 /// The code by which `role` proves that it knows the token.
-fn proof(topology: &Topology, role: Role, connector: &[u8], acceptor: &[u8]) -> [u8; 32] {
+fn proof(circle: &Circle, role: Role, connector: &[u8], acceptor: &[u8]) -> [u8; 32] {
     // Hashed one by one, so that no byte can move from one hello to the other.
     let (connector, acceptor) = (Sha256::digest(connector), Sha256::digest(acceptor));
-    hmac_sha256(topology.fence.token.as_bytes(), &[role.label(), &connector, &acceptor])
+    hmac_sha256(circle.fence.token.as_bytes(), &[role.label(), &connector, &acceptor])
 }
 
-fn differences(topology: &Topology, expected: usize, proven: bool, theirs: &Hello) -> Vec<Difference> {
-    let fence = &topology.fence;
+fn differences(circle: &Circle, expected: usize, proven: bool, theirs: &Hello) -> Vec<Difference> {
+    let fence = &circle.fence;
     let mut list = Vec::new();
     if theirs.job != fence.job {
         list.push(Difference::Job { here: fence.job.clone(), there: theirs.job.clone() });
@@ -199,8 +205,8 @@ fn differences(topology: &Topology, expected: usize, proven: bool, theirs: &Hell
         list.push(Difference::Token);
     }
     let (rank, world) = (theirs.rank as usize, theirs.world as usize);
-    if world != topology.world {
-        list.push(Difference::World { here: topology.world, there: world });
+    if world != circle.world {
+        list.push(Difference::World { here: circle.world, there: world });
     }
     if rank != expected {
         list.push(Difference::Rank { here: expected, there: rank });
@@ -208,41 +214,45 @@ fn differences(topology: &Topology, expected: usize, proven: bool, theirs: &Hell
     if theirs.layout != fence.layout {
         list.push(Difference::Layout { here: fence.layout, there: theirs.layout });
     }
+    if theirs.compression != circle.compression.code() {
+        let there = Compression::of_code(theirs.compression);
+        list.push(Difference::Compression { here: circle.compression, there });
+    }
     list
 }
 
 /// Carries the handshake out on a blocking stream. `expected` is the rank that the other side must be.
 pub(crate) fn shake(
     stream: &TcpStream,
-    topology: &Topology,
+    circle: &Circle,
     role: Role,
     expected: usize,
     deadline: Instant,
 ) -> Result<(), Failure> {
     let mut stream = Timed { stream, deadline };
-    let mine = Hello::new(topology)?.encode();
+    let mine = Hello::new(circle)?.encode();
     let (theirs, proven) = match role {
         Role::Connector => {
             stream.write_all(&mine)?;
             let (theirs, raw) = Hello::read(&mut stream)?;
-            stream.write_all(&proof(topology, Role::Connector, &mine, &raw))?;
+            stream.write_all(&proof(circle, Role::Connector, &mine, &raw))?;
             let mut code = [0; 32];
             stream.read_exact(&mut code)?;
-            (theirs, same(&code, &proof(topology, Role::Acceptor, &mine, &raw)))
+            (theirs, same(&code, &proof(circle, Role::Acceptor, &mine, &raw)))
         }
         Role::Acceptor => {
             let (theirs, raw) = Hello::read(&mut stream)?;
             stream.write_all(&mine)?;
             let mut code = [0; 32];
             stream.read_exact(&mut code)?;
-            let proven = same(&code, &proof(topology, Role::Connector, &raw, &mine));
+            let proven = same(&code, &proof(circle, Role::Connector, &raw, &mine));
             // Zeros tell the other side that its token is not ours, and nothing else.
-            let answer = if proven { proof(topology, Role::Acceptor, &raw, &mine) } else { [0; 32] };
+            let answer = if proven { proof(circle, Role::Acceptor, &raw, &mine) } else { [0; 32] };
             stream.write_all(&answer)?;
             (theirs, proven)
         }
     };
-    let differences = differences(topology, expected, proven, &theirs);
+    let differences = differences(circle, expected, proven, &theirs);
     if differences.is_empty() { Ok(()) } else { Err(Failure::Differs { differences, proven }) }
 }
 
@@ -254,22 +264,24 @@ mod tests {
     use std::net::{SocketAddr, TcpListener};
     use std::time::Duration;
 
-    fn topology(rank: usize) -> Topology {
-        Topology {
+    fn circle(rank: usize) -> Circle {
+        Circle {
             rank,
             world: 3,
+            members: vec![0, 1, 2],
+            position: rank,
             peers: vec![SocketAddr::from(([127, 0, 0, 1], 1)); 3],
             fence: Fence { job: "job".into(), generation: 2, token: "secret".into(), layout: [1; 32] },
             patience: Duration::from_secs(5),
-            transport: Default::default(),
+            compression: Compression::None,
         }
     }
 
     /// Rank 0 connects to rank 1, which `change` has altered. Answers what each of them finds.
-    fn meet(change: impl FnOnce(&mut Topology)) -> [Result<(), Failure>; 2] {
+    fn meet(change: impl FnOnce(&mut Circle)) -> [Result<(), Failure>; 2] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mut other = topology(1);
+        let mut other = circle(1);
         change(&mut other);
         let deadline = Instant::now() + Duration::from_secs(5);
         std::thread::scope(|scope| {
@@ -278,12 +290,12 @@ mod tests {
                 shake(&stream, &other, Role::Acceptor, 0, deadline)
             });
             let stream = TcpStream::connect(address).unwrap();
-            let connector = shake(&stream, &topology(0), Role::Connector, 1, deadline);
+            let connector = shake(&stream, &circle(0), Role::Connector, 1, deadline);
             [connector, acceptor.join().unwrap()]
         })
     }
 
-    fn both_find(change: impl FnOnce(&mut Topology), wanted: &str, wanted_proven: bool) {
+    fn both_find(change: impl FnOnce(&mut Circle), wanted: &str, wanted_proven: bool) {
         for result in meet(change) {
             let Err(Failure::Differs { differences, proven }) = result else { panic!("{result:?}") };
             let text = format!("{differences:?}");
@@ -308,6 +320,7 @@ mod tests {
         both_find(|other| other.fence.layout[0] = 0, "Layout", true);
         both_find(|other| other.fence.job = "another".into(), "Job", true);
         both_find(|other| other.world = 4, "World", true);
+        both_find(|other| other.compression = Compression::Bf16, "Compression", true);
     }
 
     #[test]
@@ -320,11 +333,11 @@ mod tests {
 
     #[test]
     fn a_code_serves_one_role_and_one_pair_of_hellos() {
-        let topology = topology(0);
-        let base = proof(&topology, Role::Connector, b"ab", b"c");
-        assert_ne!(base, proof(&topology, Role::Acceptor, b"ab", b"c"));
-        assert_ne!(base, proof(&topology, Role::Connector, b"a", b"bc"));
-        assert_eq!(base, proof(&topology, Role::Connector, b"ab", b"c"));
+        let circle = circle(0);
+        let base = proof(&circle, Role::Connector, b"ab", b"c");
+        assert_ne!(base, proof(&circle, Role::Acceptor, b"ab", b"c"));
+        assert_ne!(base, proof(&circle, Role::Connector, b"a", b"bc"));
+        assert_eq!(base, proof(&circle, Role::Connector, b"ab", b"c"));
         assert_ne!(nonce().unwrap(), nonce().unwrap());
     }
 
@@ -334,7 +347,7 @@ mod tests {
         let _silent = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
         let start = Instant::now();
-        let result = shake(&stream, &topology(1), Role::Acceptor, 0, start + Duration::from_millis(100));
+        let result = shake(&stream, &circle(1), Role::Acceptor, 0, start + Duration::from_millis(100));
         let Err(Failure::Io(error)) = result else { panic!("{result:?}") };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(start.elapsed() < Duration::from_secs(3));
@@ -346,7 +359,7 @@ mod tests {
             nonce: [u8; 32], numbers: [u32; 3], layout: [u8; 32], job in "[a-zä]{0,100}"
         ) {
             let [generation, rank, world] = numbers;
-            let hello = Hello { nonce, generation, rank, world, layout, job };
+            let hello = Hello { nonce, generation, rank, world, layout, compression: numbers[0] as u8, job };
             let encoded = hello.encode();
             let (back, raw) = Hello::read(&mut encoded.as_slice()).unwrap();
             prop_assert_eq!(back, hello);

@@ -1,5 +1,5 @@
-//! All-reduce and friends, through shared memory between the ranks of one host, or over a ring of TCP
-//! connections.
+//! All-reduce and friends, through shared memory between the ranks of one host, over a ring of TCP connections, or
+//! both.
 //!
 //! Ranks `0..world` stand in a ring: each sends to the next rank and receives from the previous one. An
 //! operation is a pure schedule (who sends which span at which step); it is executed in segments, so
@@ -10,12 +10,16 @@
 //! place, straight from the memory of all ranks, if the buffer came from [`Collective::buffer`]; what is in the
 //! caller's own memory is copied, a segment at a time. The connections remain, to tell of a rank's death.
 //!
+//! When they are on several hosts, and some have several of them, the ranks of each host sum what they have in memory, and
+//! rings between the hosts do the rest. Over TCP, gradients may be rounded to 16 bits ([`Topology::compression`]).
+//!
 //! # Order of summation
 //!
 //! The buffer is cut into [`spans`], one for each rank. Span `k` is summed in the order of ranks `k+1, k+2,
 //! ..., world-1, 0, ..., k`, from left to right, whoever computes it. So all ranks hold the same bits, a run gives
 //! the same bits as the run before it, and TCP the same as shared memory. (Which of several NaN comes out is
-//! not said.)
+//! not said.) On several hosts the ranks of each are summed first, from the lowest to the highest, and then the hosts'
+//! sums in such an order; there, too, all ranks hold the same bits, in every run.
 //!
 //! # Failure
 //!
@@ -36,10 +40,13 @@ mod abort;
 mod background;
 pub mod bench;
 mod buffer;
+mod circle;
 mod error;
 mod exchange;
 mod frame;
 mod handshake;
+mod hosts;
+mod lanes;
 mod link;
 mod mac;
 #[cfg(feature = "nccl")]
@@ -52,9 +59,12 @@ mod shm;
 mod solo;
 mod tcp;
 mod topology;
+mod upgrade;
 mod wire;
 
 use std::ops::Range;
+
+use circle::Circle;
 
 pub use abort::AbortHandle;
 pub use background::{Background, Pending, Reduced, Settled};
@@ -63,7 +73,7 @@ pub use error::{CollectiveError, Difference, Operation, Scene};
 pub use rows::Rows;
 pub use schedule::spans;
 pub use tcp::RingListener;
-pub use topology::{Fence, Topology, Transport};
+pub use topology::{Compression, Fence, Topology, Transport};
 
 /// Operations in which all ranks of a world take part.
 ///
@@ -76,7 +86,7 @@ pub trait Collective: Send {
     /// Number of ranks, at least 1.
     fn world(&self) -> usize;
 
-    /// What carries the bytes: `"solo"`, `"tcp"` or `"shm"`.
+    /// What carries the bytes: `"solo"`, `"tcp"`, `"shm"` or `"hierarchical"`.
     fn transport(&self) -> &'static str;
 
     /// Replaces `buffer` by its sum over all ranks, with the same bits on all ranks.
@@ -94,8 +104,9 @@ pub trait Collective: Send {
         Ok(Buffer::heap(len))
     }
 
-    /// Replaces the first `len` elements of `buffer` by their sums over all ranks, with the same bits as
-    /// [`Collective::all_reduce`] gives.
+    /// Replaces the first `len` elements of `buffer` by their sums over all ranks, with the same bits on all ranks.
+    /// They are those of [`Collective::all_reduce`], unless values are compressed on their way
+    /// ([`Topology::compression`]): then what is beyond [`Buffer::keep_exact`] alone is as exact.
     ///
     /// # Errors
     /// [`CollectiveError::Usage`] if there are fewer elements (the ring stays whole), else whatever broke the
@@ -122,8 +133,9 @@ pub trait Collective: Send {
         rows::all_reduce_by_copies(self, buffer, len, rows)
     }
 
-    /// As [`Collective::all_reduce`], with consecutive spans of other lengths, one for each rank. All ranks give the
-    /// same `digest`, of up to 24 bits, or the operation fails. A transport with an order of its own may keep it.
+    /// As [`Collective::all_reduce`], with consecutive spans of other lengths, one for each rank, of values that may be
+    /// compressed. All ranks give the same `digest`, of up to 24 bits, or the operation fails. A transport with an
+    /// order of its own may keep it.
     ///
     /// # Errors
     /// Whatever broke the ring; see [`CollectiveError`].
@@ -134,6 +146,25 @@ pub trait Collective: Send {
         _digest: usize,
     ) -> Result<(), CollectiveError> {
         self.all_reduce(buffer)
+    }
+
+    /// As [`Collective::all_reduce_buffer`], for the elements `range`, which are in the buffer.
+    ///
+    /// # Errors
+    /// Whatever broke the ring; see [`CollectiveError`].
+    fn all_reduce_range(&mut self, buffer: &mut Buffer, range: Range<usize>) -> Result<(), CollectiveError> {
+        self.all_reduce(&mut buffer[range])
+    }
+
+    /// Replaces the first `len` elements of `buffer` by their mean over all ranks, with the same bits on all ranks: by
+    /// what [`Collective::all_reduce_buffer`] gives, times 1 / world, rounded once more.
+    ///
+    /// # Errors
+    /// As [`Collective::all_reduce_buffer`].
+    fn average_buffer(&mut self, buffer: &mut Buffer, len: usize) -> Result<(), CollectiveError> {
+        self.all_reduce_buffer(buffer, len)?;
+        lanes::scale(&mut buffer[..len], 1.0 / self.world() as f32);
+        Ok(())
     }
 
     /// Sums over all ranks this rank's span of `buffer` (see [`spans`]), in place, and returns that span.
@@ -205,8 +236,9 @@ pub fn connect(listener: RingListener, topology: Topology) -> Result<Box<dyn Col
     if topology.world == 1 {
         return Ok(Box::new(solo::Solo::new()));
     }
-    let sockets = tcp::establish(&listener, &topology)?;
-    let mut ring = ring::Ring::new(sockets, &topology)?;
+    let circle = Circle::of_all(&topology);
+    let sockets = tcp::establish(&listener, &circle)?;
+    let mut ring = ring::Ring::new(sockets, &circle);
     ring.meet()?;
-    shm::upgrade(ring, &topology)
+    upgrade::upgrade(ring, &listener, &topology)
 }

@@ -2,9 +2,9 @@
 //!
 //! The other direction of each connection carries nothing but notices of failure.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -31,20 +31,30 @@ fn moved(result: io::Result<usize>) -> Moved {
     }
 }
 
-/// Reads what is there, into a buffer that is not empty.
-pub(crate) fn read_some(mut stream: &TcpStream, buffer: &mut [u8]) -> Moved {
+/// Reads what is there, into two places that are not both empty, the first one first.
+pub(crate) fn read_some(mut stream: &TcpStream, first: &mut [u8], second: &mut [u8]) -> Moved {
     loop {
-        match stream.read(buffer) {
+        let result = match (first.is_empty(), second.is_empty()) {
+            (_, true) => stream.read(first),
+            (true, _) => stream.read(second),
+            _ => stream.read_vectored(&mut [IoSliceMut::new(first), IoSliceMut::new(second)]),
+        };
+        match result {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return moved(result),
         }
     }
 }
 
-/// Writes what fits, from a buffer that is not empty.
-pub(crate) fn write_some(mut stream: &TcpStream, buffer: &[u8]) -> Moved {
+/// Writes what fits, from two places that are not both empty, the first one first.
+pub(crate) fn write_some(mut stream: &TcpStream, first: &[u8], second: &[u8]) -> Moved {
     loop {
-        match stream.write(buffer) {
+        let result = match (first.is_empty(), second.is_empty()) {
+            (_, true) => stream.write(first),
+            (true, _) => stream.write(second),
+            _ => stream.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]),
+        };
+        match result {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return moved(result),
         }
@@ -88,6 +98,9 @@ pub(crate) struct Sockets {
     pub(crate) previous: TcpStream,
     pub(crate) next_address: SocketAddr,
     pub(crate) previous_address: SocketAddr,
+    /// Number of the last operation of the next rank, once it has said that it goes; until then 0.
+    pub(crate) next_left: AtomicU64,
+    /// Shared by all rings of a rank.
     aborted: Arc<AtomicBool>,
 }
 
@@ -97,7 +110,13 @@ impl Sockets {
         next.set_nonblocking(true)?;
         previous.set_nonblocking(true)?;
         let (next_address, previous_address) = (next.peer_addr()?, previous.peer_addr()?);
-        Ok(Sockets { next, previous, next_address, previous_address, aborted: Arc::default() })
+        let (next_left, aborted) = (AtomicU64::new(0), Arc::default());
+        Ok(Sockets { next, previous, next_address, previous_address, next_left, aborted })
+    }
+
+    /// The same connections; an abort of `other` aborts these too.
+    pub(crate) fn aborted_with(self, other: &Sockets) -> Sockets {
+        Sockets { aborted: Arc::clone(&other.aborted), ..self }
     }
 
     pub(crate) fn is_aborted(&self) -> bool {
@@ -128,7 +147,7 @@ impl Sockets {
     /// anything; what comes nevertheless is dropped.
     pub(crate) fn lost(&self) -> Option<(Neighbour, String)> {
         let sockets = [(Neighbour::Next, &self.next), (Neighbour::Previous, &self.previous)];
-        sockets.into_iter().find_map(|(neighbour, socket)| match read_some(socket, &mut [0; 64]) {
+        sockets.into_iter().find_map(|(neighbour, socket)| match read_some(socket, &mut [0; 64], &mut []) {
             Moved::Closed(cause) => Some((neighbour, cause)),
             Moved::Bytes(_) | Moved::Nothing => None,
         })
@@ -165,14 +184,14 @@ impl Sockets {
     /// reset the connection and destroy the notice under way.
     pub(crate) fn farewell(&self, unsent: &[u8], notice: &[u8], longest: Duration) {
         // The notice is smaller than an empty socket's buffer; nothing else was ever sent this way.
-        if let Moved::Closed(cause) = write_some(&self.previous, notice) {
+        if let Moved::Closed(cause) = write_some(&self.previous, notice, &[]) {
             tracing::debug!(cause, "no notice to the previous rank");
         }
         let deadline = Instant::now() + longest;
         let forward = [unsent, notice].concat();
         let mut at = 0;
         while at < forward.len() {
-            match write_some(&self.next, &forward[at..]) {
+            match write_some(&self.next, &forward[at..], &[]) {
                 Moved::Bytes(bytes) => at += bytes,
                 Moved::Closed(_) => break,
                 Moved::Nothing => {

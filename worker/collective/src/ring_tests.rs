@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Instant;
 
 use super::*;
-use crate::Fence;
 use crate::frame::{HEADER, Header, Kind};
 use crate::wire::SEGMENT;
+use crate::{Fence, Topology};
 
 /// Rank 1 of 3, and the far ends of its connections: those of rank 0 and of rank 2.
 struct Stage {
@@ -32,10 +32,13 @@ fn stage(patience: Duration) -> Stage {
         fence: Fence { job: "job".into(), generation: 1, token: "secret".into(), layout: [0; 32] },
         patience,
         transport: crate::Transport::Tcp,
+        compression: crate::Compression::None,
+        host: None,
     };
+    let circle = Circle::of_all(&topology);
     let ((near_next, next), (near_previous, previous)) = (pair(), pair());
-    let ring = Ring::new(Sockets::new(near_next, near_previous).unwrap(), &topology).unwrap();
-    Stage { ring, previous, next, fence: topology.frame_fence() }
+    let ring = Ring::new(Sockets::new(near_next, near_previous).unwrap(), &circle);
+    Stage { ring, previous, next, fence: circle.frame_fence() }
 }
 
 const LONG: Duration = Duration::from_secs(20);
@@ -68,7 +71,7 @@ fn garbage_is_told() {
 #[test]
 fn a_frame_of_another_generation_is_garbage() {
     let stage = stage(LONG);
-    let stale = Header { fence: stage.fence ^ 1, ..stage.header(Operation::AllReduce, 6, 8) };
+    let stale = Header { fence: stage.fence ^ 1, ..stage.header(Operation::AllReduce, 6, 24) };
     let (error, _) = stage.reduce_after(&stale.encode());
     assert!(matches!(error, CollectiveError::Garbage { .. }), "{error}");
     assert!(error.to_string().contains("generation"), "{error}");
@@ -77,7 +80,7 @@ fn a_frame_of_another_generation_is_garbage() {
 #[test]
 fn a_frame_out_of_turn_is_garbage() {
     let stage = stage(LONG);
-    let late = Header { segment: 3, ..stage.header(Operation::AllReduce, 6, 8) };
+    let late = Header { segment: 3, ..stage.header(Operation::AllReduce, 6, 24) };
     let (error, _) = stage.reduce_after(&late.encode());
     assert!(matches!(error, CollectiveError::Garbage { .. }), "{error}");
 }
@@ -85,7 +88,7 @@ fn a_frame_out_of_turn_is_garbage() {
 #[test]
 fn disagreement_is_told() {
     let stage1 = stage(LONG);
-    let base = stage1.header(Operation::AllReduce, 6, 8);
+    let base = stage1.header(Operation::AllReduce, 6, 24);
     drop(stage1);
     for (other, word) in [
         (Header { total: 7, ..base }, "size 7"),
@@ -103,20 +106,20 @@ fn disagreement_is_told() {
 #[test]
 fn a_lost_neighbour_is_told_with_bytes() {
     let mut stage = stage(LONG);
-    let header = stage.header(Operation::AllReduce, 6, 8).encode();
+    let header = stage.header(Operation::AllReduce, 6, 24).encode();
     stage.previous.write_all(&[&header[..], &[0; 5]].concat()).unwrap();
     stage.previous.shutdown(std::net::Shutdown::Both).unwrap();
     let error = stage.ring.all_reduce(&mut [1.0; 6]).unwrap_err();
     let CollectiveError::PeerLost { scene, .. } = error else { panic!("{error}") };
     assert_eq!((scene.rank, scene.peer, scene.operation), (1, 0, Operation::AllReduce));
-    assert_eq!((scene.bytes_done, scene.bytes_total), (5, 4 * 8));
+    assert_eq!((scene.bytes_done, scene.bytes_total), (5, 2 * 24));
     assert_eq!(scene.address, stage.previous.local_addr().unwrap());
 }
 
 #[test]
 fn a_stalled_neighbour_is_told_with_bytes() {
     let stage = stage(SHORT);
-    let header = stage.header(Operation::AllReduce, 6, 8).encode();
+    let header = stage.header(Operation::AllReduce, 6, 24).encode();
     let (error, _) = stage.reduce_after(&[&header[..], &[0; 7]].concat());
     let CollectiveError::PeerStalled { scene, waited } = error else { panic!("{error}") };
     assert_eq!((scene.peer, scene.bytes_done), (0, 7));
@@ -126,9 +129,9 @@ fn a_stalled_neighbour_is_told_with_bytes() {
 #[test]
 fn a_neighbour_that_does_not_read_is_told() {
     let mut stage = stage(SHORT);
-    let error = stage.ring.broadcast(&mut vec![1.0; 16 * SEGMENT], 1).unwrap_err();
+    let error = stage.ring.broadcast(&mut vec![1.0; 64 * SEGMENT], 1).unwrap_err();
     let CollectiveError::PeerStalled { scene, .. } = error else { panic!("{error}") };
-    assert_eq!((scene.peer, scene.bytes_total), (2, 64 * SEGMENT as u64));
+    assert_eq!((scene.peer, scene.bytes_total), (2, 256 * SEGMENT as u64));
     assert!(scene.bytes_done > 0 && scene.bytes_done < scene.bytes_total, "{scene}");
 }
 
@@ -167,8 +170,8 @@ fn a_notice_names_the_culprit_and_travels_on() {
     assert_eq!(cause, "rank 2 is asleep");
     let mut rest = Vec::new();
     stage.next.read_to_end(&mut rest).unwrap();
-    // Before the notice comes the frame that had been sent already: a header and two floats.
-    assert_eq!(rest[HEADER + 8..], notice.encode(stage.fence));
+    // Before the notice comes the frame that had been sent already: a header and six floats.
+    assert_eq!(rest[HEADER + 24..], notice.encode(stage.fence));
     let mut back = Vec::new();
     stage.previous.read_to_end(&mut back).unwrap();
     assert_eq!(back, notice.encode(stage.fence));

@@ -115,7 +115,7 @@ pub(crate) fn all_reduce_by_copies<C: Collective + ?Sized>(
     for (row, sums) in order.iter().zip(copies.chunks(rows.width.max(1))) {
         buffer[rows.floats(*row)].copy_from_slice(sums);
     }
-    collective.all_reduce(&mut buffer[rows.table_elements()..len])
+    collective.all_reduce_range(buffer, rows.table_elements()..len)
 }
 
 #[cfg(test)]

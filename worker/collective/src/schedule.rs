@@ -30,6 +30,8 @@ pub fn spans(len: usize, world: usize) -> Vec<Range<usize>> {
 pub(crate) enum Absorb {
     /// It is added to what is here.
     Add,
+    /// It is added to what is here, which makes the sum of all ranks.
+    Finish,
     /// It replaces what is here.
     Replace,
 }
@@ -54,7 +56,12 @@ pub(crate) fn reduce_scatter(rank: usize, world: usize) -> Plan {
     let steps = world - 1;
     Plan {
         sends: (0..steps).map(|step| behind(rank, step + 1, world)).collect(),
-        receives: (0..steps).map(|step| (behind(rank, step + 2, world), Absorb::Add)).collect(),
+        receives: (0..steps)
+            .map(|step| {
+                let how = if step + 1 == steps { Absorb::Finish } else { Absorb::Add };
+                (behind(rank, step + 2, world), how)
+            })
+            .collect(),
         own: steps.min(1),
     }
 }
@@ -112,7 +119,7 @@ mod tests {
                 while received[rank] < plan.receives.len() {
                     let Some(mut value) = wires[rank].pop_front() else { break };
                     let (span, absorb) = plan.receives[received[rank]];
-                    if absorb == Absorb::Add {
+                    if absorb != Absorb::Replace {
                         value.append(&mut state[rank][span]);
                     }
                     state[rank][span] = value;

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use rustix::event::{PollFd, PollFlags};
 
+use crate::circle::Circle;
 use crate::error::{CollectiveError, Difference};
 use crate::handshake::{Failure, Role, shake};
 use crate::link::{Sockets, wait};
-use crate::topology::Topology;
 
 /// Longest time for a single attempt to connect; a host that is down does not even refuse.
 const ATTEMPT: Duration = Duration::from_secs(2);
@@ -91,7 +91,7 @@ struct Open {
 }
 
 struct Meeting<'a> {
-    topology: &'a Topology,
+    circle: &'a Circle,
     started: Instant,
     open: Mutex<Open>,
     guests: AtomicUsize,
@@ -99,7 +99,7 @@ struct Meeting<'a> {
 
 impl Meeting<'_> {
     fn left(&self) -> Duration {
-        self.topology.patience.saturating_sub(self.started.elapsed())
+        self.circle.patience.saturating_sub(self.started.elapsed())
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -122,7 +122,7 @@ impl Meeting<'_> {
             open.streams.insert(number, copy);
             number
         };
-        let result = shake(stream, self.topology, role, rank, Instant::now() + longest.min(self.left()));
+        let result = shake(stream, self.circle, role, rank, Instant::now() + longest.min(self.left()));
         self.open().streams.remove(&number);
         result
     }
@@ -137,19 +137,19 @@ impl Meeting<'_> {
     }
 
     fn missing(&self, peer: usize, detail: String) -> CollectiveError {
-        let topology = self.topology;
-        let (address, waited) = (topology.peers[peer], self.started.elapsed());
-        CollectiveError::Connect { rank: topology.rank, peer, address, waited, detail }
+        let circle = self.circle;
+        let (address, waited) = (circle.peers[peer], self.started.elapsed());
+        CollectiveError::Connect { rank: circle.rank, peer, address, waited, detail }
     }
 
     fn refused(&self, peer: usize, address: SocketAddr, differences: Vec<Difference>) -> CollectiveError {
-        CollectiveError::Refused { rank: self.topology.rank, peer, address, differences }
+        CollectiveError::Refused { rank: self.circle.rank, peer, address, differences }
     }
 
     /// Tries to reach the next rank until patience is over.
     fn reach_next(&self) -> Result<TcpStream, CollectiveError> {
-        let peer = self.topology.next();
-        let address = self.topology.peers[peer];
+        let peer = self.circle.next();
+        let address = self.circle.peers[peer];
         let mut pause = PAUSE.0;
         let mut detail = "no attempt was made".to_owned();
         while !self.left().is_zero() && !self.open().over {
@@ -182,7 +182,7 @@ impl Meeting<'_> {
 
     /// Finds out who has come.
     fn receive_guest(&self, stream: TcpStream, address: SocketAddr) -> News {
-        let peer = self.topology.previous();
+        let peer = self.circle.previous();
         match self.shake(&stream, Role::Acceptor, peer, GUEST) {
             Ok(()) => News::Previous(stream),
             Err(Failure::Differs { differences, proven }) => {
@@ -218,10 +218,10 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Connects to the next rank and accepts the previous one, until patience is over.
-pub(crate) fn establish(listener: &RingListener, topology: &Topology) -> Result<Sockets, CollectiveError> {
+pub(crate) fn establish(listener: &RingListener, circle: &Circle) -> Result<Sockets, CollectiveError> {
     let meeting =
-        Meeting { topology, started: Instant::now(), open: Mutex::default(), guests: AtomicUsize::new(0) };
-    let local = |cause| CollectiveError::local(topology.rank, "connecting the ring", cause);
+        Meeting { circle, started: Instant::now(), open: Mutex::default(), guests: AtomicUsize::new(0) };
+    let local = |cause| CollectiveError::local(circle.rank, "connecting the ring", cause);
     let (tell, news) = unbounded();
     let (next, previous) = thread::scope(|scope| {
         let connector = tell.clone();
@@ -295,14 +295,14 @@ impl Progress {
     }
 
     fn outcome(self, meeting: &Meeting<'_>) -> Result<(TcpStream, TcpStream), CollectiveError> {
-        let topology = meeting.topology;
+        let circle = meeting.circle;
         if let Some((error, _)) = self.failed {
             return Err(error);
         }
         let peer = match (self.next, self.previous) {
             (Some(next), Some(previous)) => return Ok((next, previous)),
-            (_, None) => topology.previous(),
-            (None, _) => topology.next(),
+            (_, None) => circle.previous(),
+            (None, _) => circle.next(),
         };
         let detail = match self.turned_away {
             Some(who) => format!("it did not come; last turned away: {who}"),
@@ -328,7 +328,7 @@ fn await_both<'scope>(
             meeting.left().min(LINGER)
         };
         match news.recv_timeout(patience) {
-            Ok(news) => progress.take(news, meeting.topology.rank),
+            Ok(news) => progress.take(news, meeting.circle.rank),
             // This function holds a sender itself, so the channel cannot be closed.
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }

@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 use crate::error::CollectiveError;
 
 /// Longest name of a job, in bytes of UTF-8.
@@ -33,18 +31,27 @@ pub struct Topology {
     pub patience: Duration,
     /// What is to carry the bytes.
     pub transport: Transport,
+    /// How gradients travel between hosts.
+    pub compression: Compression,
+    /// Which host this rank is on, as it tells the others; `None` finds it out. Ranks of one host share memory.
+    /// For tests, in which the ranks of one machine stand for several.
+    pub host: Option<String>,
 }
 
 /// What is to carry the bytes between ranks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
-    /// Shared memory if all ranks are on one host and can have it, else TCP.
+    /// Shared memory inside each host and TCP between hosts, as far as there are several ranks on a host, and
+    /// they can have it.
     #[default]
     Auto,
     /// TCP. If one rank wishes it, all use it.
     Tcp,
-    /// Shared memory; connecting fails where it cannot be had.
+    /// Shared memory between all ranks; connecting fails where it cannot be had.
     Shm,
+    /// Shared memory inside each host and TCP between hosts; connecting fails where there is but one host, or
+    /// one rank on each.
+    Hierarchical,
 }
 
 impl fmt::Display for Transport {
@@ -53,6 +60,7 @@ impl fmt::Display for Transport {
             Transport::Auto => "auto",
             Transport::Tcp => "tcp",
             Transport::Shm => "shm",
+            Transport::Hierarchical => "hierarchical",
         })
     }
 }
@@ -66,8 +74,55 @@ impl FromStr for Transport {
             "auto" => Ok(Transport::Auto),
             "tcp" => Ok(Transport::Tcp),
             "shm" => Ok(Transport::Shm),
-            _ => Err(format!("unknown transport {name:?}; there are auto, tcp and shm")),
+            "hierarchical" => Ok(Transport::Hierarchical),
+            _ => Err(format!("unknown transport {name:?}; there are auto, tcp, shm and hierarchical")),
         }
+    }
+}
+
+/// Number format in which [`crate::Collective::all_reduce_buffer`] sends values over TCP. Sums are made in 32 bits; what
+/// is sent is rounded to the nearest. Memory that ranks share is not affected: there nothing is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// As they are.
+    #[default]
+    None,
+    /// IEEE 754 half precision: 11 significant bits; beyond 65,504 it is infinity.
+    Fp16,
+    /// bfloat16: 8 significant bits, and the range of 32-bit floats.
+    Bf16,
+}
+
+const COMPRESSIONS: [(Compression, &str); 3] =
+    [(Compression::None, "none"), (Compression::Fp16, "fp16"), (Compression::Bf16, "bf16")];
+
+impl Compression {
+    /// The byte that stands for it in a handshake.
+    pub(crate) fn code(self) -> u8 {
+        COMPRESSIONS.iter().position(|(known, _)| *known == self).unwrap_or(0) as u8
+    }
+
+    /// What a byte in a handshake stands for.
+    pub(crate) fn of_code(code: u8) -> Option<Compression> {
+        COMPRESSIONS.get(usize::from(code)).map(|(known, _)| *known)
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(COMPRESSIONS[usize::from(self.code())].1)
+    }
+}
+
+impl FromStr for Compression {
+    type Err = String;
+
+    /// Reads what [`Compression`] displays.
+    fn from_str(name: &str) -> Result<Compression, String> {
+        let known = COMPRESSIONS.iter().find(|(_, known)| *known == name);
+        known
+            .map(|(compression, _)| *compression)
+            .ok_or_else(|| format!("unknown compression {name:?}; there are none, fp16 and bf16"))
     }
 }
 
@@ -96,30 +151,6 @@ impl fmt::Debug for Fence {
 }
 
 impl Topology {
-    /// The rank that this one sends to.
-    pub(crate) fn next(&self) -> usize {
-        (self.rank + 1) % self.world
-    }
-
-    /// The rank that this one receives from.
-    pub(crate) fn previous(&self) -> usize {
-        (self.rank + self.world - 1) % self.world
-    }
-
-    /// Short digest that every frame carries, so that bytes of another ring are told from ours.
-    pub(crate) fn frame_fence(&self) -> u64 {
-        let mut hash = Sha256::new();
-        hash.update((self.fence.job.len() as u64).to_le_bytes());
-        hash.update(self.fence.job.as_bytes());
-        hash.update(self.fence.generation.to_le_bytes());
-        hash.update((self.world as u64).to_le_bytes());
-        hash.update(self.fence.layout);
-        let digest: [u8; 32] = hash.finalize().into();
-        let mut short = [0; 8];
-        short.copy_from_slice(&digest[..8]);
-        u64::from_le_bytes(short)
-    }
-
     pub(crate) fn check(&self) -> Result<(), CollectiveError> {
         let wrong = |problem: String| Err(CollectiveError::Topology { problem });
         if self.world == 0 || self.world > MAX_WORLD {
@@ -161,6 +192,8 @@ mod tests {
             },
             patience: Duration::from_secs(1),
             transport: Transport::Auto,
+            compression: Compression::None,
+            host: None,
         }
     }
 
@@ -179,10 +212,15 @@ mod tests {
 
     #[test]
     fn transports_have_names() {
-        for transport in [Transport::Auto, Transport::Tcp, Transport::Shm] {
+        for transport in [Transport::Auto, Transport::Tcp, Transport::Shm, Transport::Hierarchical] {
             assert_eq!(transport.to_string().parse(), Ok(transport));
         }
-        assert!("rdma".parse::<Transport>().unwrap_err().contains("auto, tcp and shm"));
+        assert!("rdma".parse::<Transport>().unwrap_err().contains("auto, tcp, shm and hierarchical"));
+        for compression in [Compression::None, Compression::Fp16, Compression::Bf16] {
+            assert_eq!(compression.to_string().parse(), Ok(compression));
+            assert_eq!(Compression::of_code(compression.code()), Some(compression));
+        }
+        assert!("zip".parse::<Compression>().is_err() && Compression::of_code(3).is_none());
     }
 
     #[test]
@@ -190,20 +228,5 @@ mod tests {
         let text = format!("{:?}", topology());
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("generation: 3"), "{text}");
-    }
-
-    #[test]
-    fn each_part_of_the_fence_changes_the_frames() {
-        let base = topology().frame_fence();
-        let changed = |change: fn(&mut Topology)| {
-            let mut other = topology();
-            change(&mut other);
-            other.frame_fence()
-        };
-        assert_eq!(base, changed(|other| other.rank = 0));
-        assert_ne!(base, changed(|other| other.fence.job.push('x')));
-        assert_ne!(base, changed(|other| other.fence.generation += 1));
-        assert_ne!(base, changed(|other| other.fence.layout[31] = 0));
-        assert_ne!(base, changed(|other| other.world = 3));
     }
 }

@@ -13,7 +13,7 @@ use squad_collective::bench::{Memory, Plan, all_reduce};
 fn each_size_is_measured_and_checked() {
     for transport in TRANSPORTS {
         for memory in [Memory::Collective, Memory::Caller] {
-            let plan = Plan { sizes: vec![0, 4, 4096, 300_000], seconds: 0.0, memory };
+            let plan = Plan { sizes: vec![0, 4, 4096, 300_000], seconds: 0.0, memory, tolerance: 0.0 };
             let reports = each(gang(2, Duration::from_secs(20), transport), |mut rank| {
                 all_reduce(&mut *rank, &plan).unwrap()
             });
@@ -34,7 +34,7 @@ fn each_size_is_measured_and_checked() {
 
 #[test]
 fn the_report_has_the_agreed_keys() {
-    let plan = Plan { sizes: vec![4096], seconds: 0.0, memory: Memory::Collective };
+    let plan = Plan { sizes: vec![4096], seconds: 0.0, memory: Memory::Collective, tolerance: 0.0 };
     let transport = squad_collective::Transport::Shm;
     let reports = each(gang(2, Duration::from_secs(20), transport), |mut rank| {
         serde_json::to_value(all_reduce(&mut *rank, &plan).unwrap()).unwrap()

@@ -300,7 +300,7 @@ fn strangers_at_the_listener_do_not_disturb() {
     for address in &peers {
         strangers.push(TcpStream::connect(address).unwrap());
         let mut half = TcpStream::connect(address).unwrap();
-        half.write_all(b"SQDRING1 and no more").unwrap();
+        half.write_all(b"SQDRING2 and no more").unwrap();
         strangers.push(half);
         let mut browser = TcpStream::connect(address).unwrap();
         browser.write_all(b"GET / HTTP/1.1\r\nHost: ring\r\n\r\n").unwrap();

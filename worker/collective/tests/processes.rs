@@ -1,131 +1,42 @@
-//! Ranks as processes that are killed or stopped at any moment: every survivor soon ends with an error that
-//! names who it was, and nothing is left behind.
+//! Ranks as processes to which things are done at any moment: every survivor soon ends with an error that names who it
+//! was, and nothing is left behind. How many times: `SQUAD_FAULT_ROUNDS`, for each kind of fault.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail by panicking, in its helpers too")]
 
 mod gang;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 
-use gang::{LOOPBACK, topology};
-use rustix::process::{Pid, Signal, kill_process};
-use squad_collective::{Buffer, Collective, CollectiveError, RingListener, Transport, connect};
-
-/// Says to this program that it is to be a rank, of how much patience in milliseconds.
-const PATIENCE: &str = "SQUAD_TEST_RANK_PATIENCE";
-
-/// For what must happen soon, on however busy a machine.
-const SOON: Duration = Duration::from_secs(20);
+use gang::LOOPBACK;
+use gang::process::{Rank, Role, SOON, live, start};
+use rustix::net::{SendFlags, Shutdown};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
+use squad_collective::{RingListener, Transport, connect};
 
 /// Not a test of its own: what the ranks of the others run.
 #[test]
 fn a_rank() {
-    let Ok(patience) = std::env::var(PATIENCE) else { return };
-    let listener = RingListener::bind(LOOPBACK).unwrap();
-    println!("\naddress {}", listener.local_addr());
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).unwrap();
-    let (rank, peers) = line.trim().split_once(' ').unwrap();
-    let peers: Vec<_> = peers.split(',').map(|peer| peer.parse().unwrap()).collect();
-    let patience = Duration::from_millis(patience.parse().unwrap());
-    let mut topology = topology(rank.parse().unwrap(), &peers, patience);
-    topology.transport = Transport::Shm;
-    let mut ring = connect(listener, topology).unwrap();
-    println!("\nready");
-    let error = work(&mut *ring).unwrap_err();
-    println!("\nended {} {error}", error.blamed().unwrap());
+    live();
 }
 
-/// Every operation in turn, until one fails.
-fn work(rank: &mut dyn Collective) -> Result<(), CollectiveError> {
-    let mut buffers: Vec<Buffer> =
-        [1000, 100_003].into_iter().map(|len| rank.buffer(len)).collect::<Result<_, _>>()?;
-    let mut own = vec![1.0; 300_007];
-    loop {
-        for buffer in &mut buffers {
-            buffer.fill(1.0);
-            let len = buffer.len();
-            rank.all_reduce_buffer(buffer, len)?;
-            assert!(buffer.iter().all(|value| *value == rank.world() as f32));
-        }
-        own.fill(1.0);
-        rank.all_reduce(&mut own)?;
-        rank.reduce_scatter(&mut own)?;
-        rank.all_gather(&mut own)?;
-        rank.broadcast(&mut own, 1)?;
-        rank.gather_bytes(vec![7; 1000 * rank.rank()])?;
-        rank.barrier()?;
-        drop(rank.buffer(5000)?);
-    }
-}
+const TRANSPORTS: [Transport; 3] = [Transport::Tcp, Transport::Shm, Transport::Hierarchical];
 
-struct Rank {
-    process: Child,
-    stdin: ChildStdin,
-    said: Receiver<String>,
-}
-
-impl Rank {
-    fn start(patience: Duration) -> Rank {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_rank", "--nocapture"])
-            .env(PATIENCE, patience.as_millis().to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdin = process.stdin.take().unwrap();
-        let said = listen(process.stdout.take().unwrap());
-        Rank { process, stdin, said }
-    }
-
-    /// What it says behind `word`, which comes soon.
-    fn hear(&self, word: &str) -> String {
-        loop {
-            let line = self.said.recv_timeout(SOON).unwrap_or_else(|error| panic!("no {word:?}: {error}"));
-            if let Some(rest) = line.strip_prefix(word) {
-                return rest.trim().to_owned();
-            }
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.process), signal).unwrap();
-    }
-}
-
-impl Drop for Rank {
-    fn drop(&mut self) {
-        self.process.kill().ok();
-        self.process.wait().ok();
-    }
-}
-
-fn listen(stdout: ChildStdout) -> Receiver<String> {
-    let (tell, said) = channel();
-    thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            tell.send(line).ok();
-        }
-    });
-    said
-}
-
-fn start(world: usize, patience: Duration) -> Vec<Rank> {
-    let mut ranks: Vec<_> = (0..world).map(|_| Rank::start(patience)).collect();
-    let peers = ranks.iter().map(|rank| rank.hear("address ")).collect::<Vec<_>>().join(",");
-    for (number, rank) in ranks.iter_mut().enumerate() {
-        writeln!(rank.stdin, "{number} {peers}").unwrap();
-    }
-    for rank in &ranks {
-        rank.hear("ready");
-    }
-    ranks
+/// What is done to a rank.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    /// Its process is killed.
+    Kill,
+    /// Its process is stopped, until the others have given it up.
+    Stop,
+    /// One of its connections is shut down.
+    Shut,
+    /// Something else is sent over one of its connections, against the direction of the ring.
+    Garbage,
 }
 
 /// Numbers that look random and are the same in each run.
@@ -134,25 +45,96 @@ fn mixed(seed: u64) -> u64 {
     (value ^ (value >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 20
 }
 
-/// One gang of 2 to 4, one victim, some time after it has begun to work.
-fn round(seed: u64, signal: Signal, patience: Duration) {
-    let world = 2 + mixed(seed) as usize % 3;
-    let victim = mixed(seed + 1000) as usize % world;
-    let mut ranks = start(world, patience);
-    thread::sleep(Duration::from_micros(mixed(seed + 2000) % 15_000));
-    ranks[victim].signal(signal);
-    for (number, rank) in ranks.iter().enumerate().filter(|(number, _)| *number != victim) {
-        let end = rank.hear("ended ");
-        assert!(end.starts_with(&victim.to_string()), "seed {seed}, rank {number}, victim {victim}: {end}");
+/// Roles of 2 to 5 ranks, 3 to 5 if they are on two hosts.
+fn roles(seed: u64, transport: Transport, patience: Duration) -> Vec<Role> {
+    let least = if transport == Transport::Hierarchical { 3 } else { 2 };
+    let world = least + mixed(seed) as usize % (6 - least);
+    // On which host each is differs too, but at least two are on one, and not all.
+    let host = |rank: usize| if rank < 2 { 'a' } else { ['b', 'a'][(mixed(seed + 7) as usize >> rank) % 2] };
+    let mut roles: Vec<_> = (0..world)
+        .map(|rank| Role { transport, patience, host: host(rank), interface: LOOPBACK, network: None })
+        .collect();
+    roles[world - 1].host = 'b';
+    let turned = mixed(seed + 8) as usize % world;
+    roles.rotate_left(turned);
+    roles
+}
+
+/// Connections of a rank's process, and the other end of each.
+fn connections(rank: &Rank) -> Vec<(OwnedFd, SocketAddr)> {
+    let process = pidfd_open(Pid::from_child(&rank.process), PidfdFlags::empty()).unwrap();
+    let folder = std::fs::read_dir(format!("/proc/{}/fd", rank.process.id())).unwrap();
+    let sockets = folder.flatten().filter(|entry| {
+        entry.path().read_link().is_ok_and(|link| link.to_string_lossy().starts_with("socket:"))
+    });
+    let numbers: Vec<i32> =
+        sockets.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect();
+    let copies = numbers.into_iter().filter_map(|number| {
+        let copy = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()?;
+        let there = SocketAddr::try_from(rustix::net::getpeername(&copy).ok()??).ok()?;
+        Some((copy, there))
+    });
+    copies.collect()
+}
+
+/// Whether a rank that is killed or stopped is what they all name; a broken connection has two ends.
+fn is_named(fault: Fault) -> bool {
+    matches!(fault, Fault::Kill | Fault::Stop)
+}
+
+fn inflict(fault: Fault, rank: &Rank, listening: &BTreeSet<u16>, seed: u64) {
+    match fault {
+        Fault::Kill => rank.signal(Signal::KILL),
+        Fault::Stop => rank.signal(Signal::STOP),
+        Fault::Shut => {
+            let connections = connections(rank);
+            let (socket, _) = &connections[mixed(seed + 3000) as usize % connections.len()];
+            rustix::net::shutdown(socket, Shutdown::Both).unwrap();
+        }
+        Fault::Garbage => {
+            // The previous rank has connected to this one, from a port on which nobody listens.
+            let mut connections = connections(rank);
+            connections.retain(|(_, there)| !listening.contains(&there.port()));
+            let (socket, _) = &connections[mixed(seed + 3000) as usize % connections.len()];
+            rustix::net::send(socket, &[0xee; 100], SendFlags::NOSIGNAL).unwrap();
+        }
     }
-    if signal == Signal::STOP {
+}
+
+/// An error says who found what with whom, where, in which operation, and how far it was.
+fn is_precise(end: &str) -> bool {
+    let aborted = end.contains("aborted");
+    aborted || [" with rank ", " at 127.0.0.1:", " after ", " bytes"].iter().all(|part| end.contains(part))
+}
+
+/// One gang, one victim, some time after it has begun to work.
+fn round(seed: u64, fault: Fault, transport: Transport, patience: Duration) {
+    let roles = roles(seed, transport, patience);
+    let mut listening = BTreeSet::new();
+    let mut ranks = start(&roles, |peers| {
+        listening = peers.iter().map(|peer| peer.parse::<SocketAddr>().unwrap().port()).collect();
+    });
+    let victim = mixed(seed + 1000) as usize % ranks.len();
+    let hosts: String = roles.iter().map(|role| role.host).collect();
+    let place = format!("{fault:?}, {transport} {hosts}, seed {seed}, victim {victim}");
+    thread::sleep(Duration::from_micros(mixed(seed + 2000) % 15_000));
+    inflict(fault, &ranks[victim], &listening, seed);
+    let lives = |number: usize| number != victim || !is_named(fault);
+    for (number, rank) in ranks.iter().enumerate().filter(|(number, _)| lives(*number)) {
+        let end = rank.hear("ended ");
+        assert!(is_precise(&end), "{place}, rank {number}: {end}");
+        let blamed = end.split(' ').next().unwrap();
+        assert!(!is_named(fault) || blamed == victim.to_string(), "{place}, rank {number}: {end}");
+    }
+    if fault == Fault::Stop {
         // It, too, learns how it went on.
         ranks[victim].signal(Signal::CONT);
         let end = ranks[victim].hear("ended ");
-        assert!(end.starts_with(&victim.to_string()), "seed {seed}, victim {victim}: {end}");
+        assert!(end.starts_with(&victim.to_string()), "{place}: {end}");
     }
     for (number, rank) in ranks.iter_mut().enumerate() {
-        assert_eq!(rank.process.wait().unwrap().success(), number != victim || signal == Signal::STOP);
+        let well = rank.process.wait().unwrap().success();
+        assert_eq!(well, number != victim || fault != Fault::Kill, "{place}, rank {number}");
     }
 }
 
@@ -165,12 +147,20 @@ fn left_behind() -> BTreeSet<String> {
         .collect()
 }
 
-fn rounds(seeds: std::ops::Range<u64>, beside: u64, signal: Signal, patience: Duration) {
+/// As many rounds as are asked for, `beside` at a time, over all of the transports in turn.
+fn rounds(fault: Fault, first: u64, beside: u64, transports: &[Transport], patience: Duration) {
+    let asked = std::env::var("SQUAD_FAULT_ROUNDS").ok();
+    let count: u64 = asked.map_or(9, |asked| asked.parse().unwrap());
     let before = left_behind();
     thread::scope(|scope| {
-        for first in 0..beside {
-            let seeds = (seeds.start + first..seeds.end).step_by(beside as usize);
-            scope.spawn(move || seeds.for_each(|seed| round(seed, signal, patience)));
+        for lane in 0..beside {
+            let turns = (lane..count).step_by(beside as usize);
+            scope.spawn(move || {
+                turns.for_each(|turn| {
+                    let transport = transports[turn as usize % transports.len()];
+                    round(first + turn, fault, transport, patience);
+                });
+            });
         }
     });
     assert_eq!(left_behind(), before);
@@ -179,17 +169,79 @@ fn rounds(seeds: std::ops::Range<u64>, beside: u64, signal: Signal, patience: Du
 #[test]
 fn survivors_of_a_killed_rank_learn_it_at_once() {
     // With patience beyond what the test waits: it is the death that they notice.
-    rounds(0..120, 2, Signal::KILL, 3 * SOON);
+    rounds(Fault::Kill, 0, 2, &TRANSPORTS, 3 * SOON);
 }
 
 #[test]
 fn survivors_of_a_stopped_rank_learn_it_when_patience_is_over() {
-    rounds(200..280, 8, Signal::STOP, Duration::from_millis(1500));
+    rounds(Fault::Stop, 10_000, 5, &TRANSPORTS, Duration::from_millis(2500));
+}
+
+#[test]
+fn a_connection_that_is_shut_down_ends_all() {
+    rounds(Fault::Shut, 20_000, 2, &TRANSPORTS, 3 * SOON);
+}
+
+#[test]
+fn garbage_on_a_connection_ends_all() {
+    rounds(Fault::Garbage, 30_000, 2, &[Transport::Tcp, Transport::Hierarchical], 3 * SOON);
+}
+
+/// Guests at the door of a rank that has none of ours to expect.
+fn visit(address: SocketAddr, seed: u64) {
+    let Ok(mut stream) = TcpStream::connect(address) else { return };
+    let word: &[u8] = match mixed(seed) % 4 {
+        // A port scanner.
+        0 => b"",
+        1 => b"GET / HTTP/1.1\r\nHost: ring\r\n\r\n",
+        2 => b"SQDRING2 and no more",
+        _ => &[0xee; 4096],
+    };
+    // They are turned away at any time.
+    stream.write_all(word).ok();
+    thread::sleep(Duration::from_millis(mixed(seed + 1) % 100));
+}
+
+/// A rank of this job that does not know its token.
+fn intrude(peers: &[SocketAddr]) {
+    let listener = RingListener::bind(LOOPBACK).unwrap();
+    let mut peers = peers.to_vec();
+    peers[0] = listener.local_addr();
+    let mut topology = gang::topology(0, &peers, Duration::from_millis(300));
+    topology.fence.token = "guessed".to_owned();
+    let Err(_) = connect(listener, topology) else { panic!("an intruder got in") };
+}
+
+#[test]
+fn strangers_at_the_door_do_not_keep_a_gang_from_meeting() {
+    let asked = std::env::var("SQUAD_FAULT_ROUNDS").ok();
+    let count: u64 = asked.map_or(6, |asked| asked.parse().unwrap());
+    for turn in 0..count {
+        let transport = TRANSPORTS[turn as usize % 3];
+        let roles = roles(40_000 + turn, transport, SOON);
+        thread::scope(|scope| {
+            let ranks = start(&roles, |peers| {
+                let peers: Vec<SocketAddr> = peers.iter().map(|peer| peer.parse().unwrap()).collect();
+                for (number, peer) in peers.iter().enumerate() {
+                    let peer = *peer;
+                    scope.spawn(move || {
+                        (0..4).for_each(|visit_no| visit(peer, turn * 64 + number as u64 * 4 + visit_no))
+                    });
+                }
+                scope.spawn(move || intrude(&peers));
+                thread::sleep(Duration::from_millis(mixed(turn) % 50));
+            });
+            let said: Vec<_> = ranks.iter().map(|rank| rank.hear("sums ")).collect();
+            assert!(said.iter().all(|sums| *sums == said[0]), "{said:?}");
+        });
+    }
 }
 
 #[test]
 fn processes_share_memory_and_end_when_one_leaves() {
-    let mut ranks = start(3, SOON);
+    let mut roles = roles(1, Transport::Shm, SOON);
+    roles.resize(3, roles[0].clone());
+    let mut ranks = start(&roles, |_| {});
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", ranks[0].process.id())).unwrap();
     let open: Vec<_> = descriptors.flatten().filter_map(|entry| entry.path().read_link().ok()).collect();
     let maps = std::fs::read_to_string(format!("/proc/{}/maps", ranks[2].process.id())).unwrap();

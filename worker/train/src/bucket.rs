@@ -57,7 +57,10 @@ impl Bucket {
     /// # Errors
     /// What broke the collective.
     pub fn reduced_by(collective: &Background, len: usize, company: usize) -> Result<Self, TrainError> {
-        Ok(Self::over(collective.buffer(len + company)?, len))
+        let mut values = collective.buffer(len + company)?;
+        // The company tells all ranks things that must come as they are.
+        values.keep_exact(len);
+        Ok(Self::over(values, len))
     }
 
     fn over(mut values: Buffer, len: usize) -> Self {
@@ -300,7 +303,8 @@ mod tests {
         let peers = vec![listener.local_addr()];
         let fence = Fence { job: "j".into(), generation: 1, token: "t".into(), layout: [0; 32] };
         let (patience, transport) = (std::time::Duration::from_secs(5), Transport::Auto);
-        let topology = Topology { rank: 0, world: 1, peers, fence, patience, transport };
+        let (compression, host) = Default::default();
+        let topology = Topology { rank: 0, world: 1, peers, fence, patience, transport, compression, host };
         Background::start(squad_collective::connect(listener, topology).unwrap())
     }
 

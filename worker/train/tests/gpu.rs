@@ -206,7 +206,9 @@ fn one_of_two() {
         })
         .collect();
     let fence = Fence { job: "gpu".into(), generation: 1, token: "t".into(), layout: [0; 32] };
-    let topology = Topology { rank, world: 2, peers, fence, patience: PATIENCE, transport: Transport::Auto };
+    let ((compression, host), transport) = (Default::default(), Transport::Auto);
+    let patience = PATIENCE;
+    let topology = Topology { rank, world: 2, peers, fence, patience, transport, compression, host };
     let collective = Background::start(squad_collective::connect(listener, topology).unwrap());
     if dies {
         // In the middle of a step of the other: long after joining, long before the end.

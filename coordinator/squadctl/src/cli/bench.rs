@@ -22,6 +22,7 @@ pub(crate) enum BenchCommand {
 Examples:
   squadctl bench allreduce
   squadctl bench allreduce --np 4 --transport tcp --sizes 64KiB..16MiB
+  squadctl bench allreduce --np 4 --hosts 2 --compression bf16
   squadctl bench allreduce --memory caller --plot allreduce.svg --output json"
     )]
     AllReduce(AllReduceArgs),
@@ -42,6 +43,12 @@ pub(crate) struct AllReduceArgs {
     /// What carries the bytes.
     #[arg(long, value_enum, default_value_t = Carrier::Auto)]
     pub(crate) transport: Carrier,
+    /// How values travel over TCP.
+    #[arg(long, value_enum, default_value_t = Rounding::None)]
+    pub(crate) compression: Rounding,
+    /// How many hosts the ranks say they are on, in blocks of equal size: over loopback, but as between machines.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) hosts: u16,
     /// Whose memory is reduced.
     #[arg(long, value_enum, default_value_t = Owner::Collective)]
     pub(crate) memory: Owner,
@@ -65,6 +72,19 @@ pub(crate) enum Carrier {
     Shm,
     /// TCP over loopback.
     Tcp,
+    /// Shared memory inside each of --hosts hosts, TCP over loopback between them.
+    Hierarchical,
+}
+
+/// How values travel over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rounding {
+    /// As they are.
+    None,
+    /// In 16 bits, IEEE 754 half precision.
+    Fp16,
+    /// In 16 bits, bfloat16.
+    Bf16,
 }
 
 /// Whose memory is reduced.

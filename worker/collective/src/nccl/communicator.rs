@@ -280,8 +280,10 @@ mod tests {
                         let fence =
                             Fence { job: "j".into(), generation: 1, token: "t".into(), layout: [0; 32] };
                         let patience = Duration::from_secs(20);
+                        let (compression, host) = Default::default();
+                        let transport = Transport::Tcp;
                         let topology =
-                            Topology { rank, world, peers, fence, patience, transport: Transport::Tcp };
+                            Topology { rank, world, peers, fence, patience, transport, compression, host };
                         let control = Background::start(crate::connect(listener, topology).unwrap());
                         let options = Options { device: 0, patience, libraries: libraries.to_vec() };
                         Communicator::join(options, &control).map(drop)

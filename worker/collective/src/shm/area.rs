@@ -83,6 +83,13 @@ impl Area {
         Area { areas, gang, number, rank, len }
     }
 
+    /// Bytes of a region in which each of `ranks` ranks has a part of `len` floats; too many if there is no such
+    /// number.
+    pub(crate) fn bytes_of(ranks: usize, len: usize) -> usize {
+        let bytes = len.checked_mul(FLOAT).and_then(|bytes| Areas::bytes(ranks, bytes));
+        bytes.unwrap_or(usize::MAX)
+    }
+
     pub(crate) fn values(&self) -> &[f32] {
         // SAFETY: see `new`. No operation is under way while this borrow lives, since it would need the area.
         unsafe { self.areas.read(self.rank, 0..self.len) }

@@ -75,7 +75,7 @@ fn one_thread(
         meet();
         let begun = Instant::now();
         // SAFETY: between these meetings this part of all buffers is this thread's.
-        unsafe { in_place(areas, part.clone(), Order { first: 0, world: ranks }) };
+        unsafe { in_place(areas, part.clone(), Order { first: 0, world: ranks }, 1.0) };
         let took = begun.elapsed().as_secs_f64();
         meet();
         took

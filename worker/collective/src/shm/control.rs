@@ -21,6 +21,8 @@ struct Slot {
     /// What begins in an even and in an odd round. Two, since a rank that has left a round may begin the next
     /// operation while others still read what it did in this one.
     heads: [[AtomicU64; 3]; 2],
+    /// Counts up while the rank waits for another host, to show that it is not itself late.
+    beats: AtomicU32,
     bell: Bell,
 }
 
@@ -137,6 +139,16 @@ impl Control {
     /// The core on which `rank` was when it last arrived in a round.
     pub(crate) fn core(&self, rank: usize) -> usize {
         self.slot(rank).core.load(Ordering::Relaxed) as usize
+    }
+
+    /// Shows that `rank` lives, though it may be long in coming.
+    pub(crate) fn beat(&self, rank: usize) {
+        self.slot(rank).beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often `rank` has shown that it lives.
+    pub(crate) fn beats(&self, rank: usize) -> u32 {
+        self.slot(rank).beats.load(Ordering::Relaxed)
     }
 
     /// Ends the gang's life with `notice`, unless somebody was first. All who sleep are woken.
@@ -256,6 +268,6 @@ mod tests {
     fn each_rank_s_words_lie_on_lines_of_their_own() {
         assert_eq!(size_of::<Slot>() % 128, 0);
         assert_eq!(std::mem::offset_of!(Slot, bell) % 64, 0);
-        assert_eq!(std::mem::offset_of!(Slot, heads) + 48, 56);
+        assert!(std::mem::offset_of!(Slot, beats) < 64);
     }
 }

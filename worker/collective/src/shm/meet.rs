@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity, sched_yield};
 
-use super::Shm;
 use super::control::Head;
 use super::rounds::{arrive, doze, has_arrived, is_complete};
+use super::{Outside, Shm};
 use crate::error::{CollectiveError, Operation, Scene};
 use crate::frame::Notice;
 use crate::link::Neighbour;
@@ -113,6 +113,7 @@ impl Shm {
     fn sleep(&self) -> Result<(), CollectiveError> {
         let begun = Instant::now();
         let mut looked = begun;
+        let mut beats = vec![(0, begun); self.world];
         loop {
             if is_complete(&*self.control, self.round) {
                 return Ok(());
@@ -122,39 +123,49 @@ impl Shm {
                 self.check_neighbours()?;
                 looked = Instant::now();
             }
-            let waited = begun.elapsed();
+            let (peer, waited) = self.longest_silent(&mut beats);
             let left = self.patience.saturating_sub(waited);
             if left.is_zero() {
-                return self.unless_complete(|peer| CollectiveError::PeerStalled {
-                    scene: self.scene(peer),
-                    waited,
-                });
+                let scene = self.scene(peer);
+                return self.unless_complete(|_| CollectiveError::PeerStalled { scene, waited });
             }
             doze(&*self.control, self.rank, self.round, left.min(SLICE), || {
-                self.control.is_over() || self.ring.sockets().is_aborted()
+                self.control.is_over() || self.sockets.is_aborted()
             });
         }
     }
 
+    /// The rank that has neither arrived nor shown that it lives for longest, and how long. `beats` are those seen
+    /// last, and when they were new.
+    fn longest_silent(&self, beats: &mut [(u32, Instant)]) -> (usize, Duration) {
+        let late =
+            beats.iter_mut().enumerate().filter(|(rank, _)| !has_arrived(&*self.control, *rank, self.round));
+        let silent = late.map(|(rank, (seen, since))| {
+            let now = self.control.beats(rank);
+            if now != *seen {
+                (*seen, *since) = (now, Instant::now());
+            }
+            (rank, since.elapsed())
+        });
+        silent.max_by_key(|(_, silent)| *silent).unwrap_or((self.rank, Duration::ZERO))
+    }
+
     /// Whether this gang may go on, as far as this rank has been told.
     pub(super) fn check_alive(&self) -> Result<(), CollectiveError> {
-        if self.ring.sockets().is_aborted() {
-            return Err(CollectiveError::Aborted { rank: self.rank });
+        if self.sockets.is_aborted() {
+            return Err(CollectiveError::Aborted { rank: self.name(self.rank) });
         }
         let Some(notice) = self.control.epitaph() else { return Ok(()) };
-        Err(CollectiveError::Reported {
-            rank: self.rank,
-            operation: self.head.call.operation,
-            reporter: notice.reporter,
-            blamed: notice.blamed,
-            cause: notice.cause,
-        })
+        Err(notice.reported(self.name(self.rank), self.head.call.operation))
     }
 
     /// Whether the neighbours' processes live. One that has ended its connection after the last round was
     /// complete is no loss; one that had a reason to fail has written it down before.
     fn check_neighbours(&self) -> Result<(), CollectiveError> {
-        let Some((neighbour, cause)) = self.ring.sockets().lost() else { return Ok(()) };
+        if let Outside::Hosts(watch) = &self.outside {
+            return watch.look(&self.head.call).or_else(|error| self.unless_complete(|_| error));
+        }
+        let Some((neighbour, cause)) = self.sockets.lost() else { return Ok(()) };
         self.check_alive()?;
         let peer = match neighbour {
             Neighbour::Next => (self.rank + 1) % self.world,
@@ -172,16 +183,21 @@ impl Shm {
     /// Ends the gang: writes down why, for the others, wakes them, and ends the connections.
     pub(super) fn fail(&mut self, error: CollectiveError) -> CollectiveError {
         // An abort breaks the connections; what that looks like from here is not the cause.
-        let error = if self.ring.sockets().is_aborted() {
-            CollectiveError::Aborted { rank: self.rank }
+        let error = if self.sockets.is_aborted() {
+            CollectiveError::Aborted { rank: self.name(self.rank) }
         } else {
             error
         };
         tracing::debug!(%error, "the gang breaks");
-        self.control.bury(&Notice::of(&error, self.rank));
-        self.ring.sockets().end();
+        self.bury(&error);
+        self.sockets.end();
         self.broken = Some(error.clone());
         error
+    }
+
+    /// Writes down for the others why the gang ends, and wakes them.
+    pub(crate) fn bury(&self, error: &CollectiveError) {
+        self.control.bury(&Notice::of(error, self.name(self.rank)));
     }
 
     /// The place of an error that concerns `peer`.
@@ -192,9 +208,9 @@ impl Shm {
             _ => size_of::<f32>() as u64,
         };
         Scene {
-            rank: self.rank,
-            peer,
-            address: self.addresses[peer],
+            rank: self.name(self.rank),
+            peer: self.name(peer),
+            address: self.addresses[self.name(peer)],
             operation: call.operation,
             bytes_done: self.done,
             bytes_total: call.total.saturating_mul(size),

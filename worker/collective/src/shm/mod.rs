@@ -21,13 +21,14 @@
 mod area;
 mod bound;
 mod control;
+mod hosts;
 mod lay;
 mod meet;
 mod operations;
 mod region;
 mod room;
 mod rounds;
-mod share;
+pub(crate) mod share;
 mod sum;
 
 use std::net::SocketAddr;
@@ -37,24 +38,40 @@ use std::time::Duration;
 
 pub(crate) use area::Area;
 pub use bound::bound;
+pub(crate) use control::Control;
+pub(crate) use hosts::SCRATCH;
 
 use area::Areas;
-use control::{Control, Head};
+use control::Head;
 use region::{Region, whole_pages};
 
 use crate::error::{CollectiveError, Operation};
-use crate::exchange::Call;
+use crate::exchange::{Call, Watch};
+use crate::link::Sockets;
 use crate::ring::{Ring, check_blob, check_root};
-use crate::{AbortHandle, Buffer, Collective, Rows, Topology};
+use crate::{AbortHandle, Buffer, Collective, Rows, Topology, lanes};
 
 /// Bytes that a rank lays down at a time: what all of them lay down should stay in the caches.
 const SEGMENT: usize = 256 * 1024;
 
+/// What tells of ranks that are gone.
+enum Outside {
+    /// All ranks are on this host. Nothing is sent over the ring any more; when a connection ends, so has a process.
+    /// It is kept for its connections.
+    Silent(#[allow(dead_code, reason = "holds the connections open")] Box<Ring>),
+    /// Other hosts go on talking with this one.
+    Hosts(Arc<dyn Watch>),
+}
+
 /// One rank of a gang on one host.
 pub(crate) struct Shm {
-    /// Its connections tell when a neighbour's process is gone; nothing is sent over them any more.
-    ring: Ring,
+    outside: Outside,
+    /// Connections of the ring; they tell of an abort.
+    sockets: Arc<Sockets>,
     addresses: Vec<SocketAddr>,
+    /// Number in the world of each rank of this host.
+    members: Vec<usize>,
+    /// Place of this rank among them, and their number.
     rank: usize,
     world: usize,
     patience: Duration,
@@ -80,36 +97,47 @@ fn words_bytes(world: usize) -> usize {
     whole_pages(Control::bytes(world)).unwrap_or(usize::MAX)
 }
 
-/// Moves the ranks of `ring` to shared memory if they can and want to; else they stay with it.
+/// Moves the ranks of `ring` to shared memory, if they can have it; else gives the ring back, with the reason.
 ///
 /// # Errors
-/// [`CollectiveError::Transport`] if shared memory was asked for and cannot be had, or what broke the ring.
-pub(crate) fn upgrade(mut ring: Ring, topology: &Topology) -> Result<Box<dyn Collective>, CollectiveError> {
-    let (rank, wish) = (topology.rank, topology.transport);
+/// What broke the ring.
+pub(crate) fn start(
+    mut ring: Ring,
+    topology: &Topology,
+) -> Result<Result<Shm, (Ring, String)>, CollectiveError> {
     let staging = Areas::bytes(topology.world, 2 * SEGMENT).unwrap_or(usize::MAX);
     let bytes = words_bytes(topology.world).saturating_add(staging);
-    match share::settle(&mut ring, wish, bytes)? {
-        Ok(region) => Ok(Box::new(Shm::new(ring, Arc::new(region), topology))),
-        Err(problem) if wish == crate::Transport::Shm => {
-            Err(CollectiveError::Transport { rank, wish, problem })
-        }
-        Err(reason) => {
-            tracing::info!(rank, reason, "all-reduce goes over TCP");
-            Ok(Box::new(ring))
-        }
-    }
+    Ok(match share::share(&mut ring, 0, bytes)? {
+        Ok(region) => Ok(Shm::new(ring, Arc::new(region), topology)),
+        Err(reason) => Err((ring, reason)),
+    })
 }
 
 impl Shm {
     fn new(ring: Ring, region: Arc<Region>, topology: &Topology) -> Shm {
+        let sockets = Arc::clone(ring.sockets());
+        let members = (0..topology.world).collect();
+        Shm::of_members((members, topology.rank), sockets, Outside::Silent(Box::new(ring)), region, topology)
+    }
+
+    /// The rank at `position` among `members`, which share `region`.
+    fn of_members(
+        (members, position): (Vec<usize>, usize),
+        sockets: Arc<Sockets>,
+        outside: Outside,
+        region: Arc<Region>,
+        topology: &Topology,
+    ) -> Shm {
         region.prepare(0..region.bytes());
-        let world = topology.world;
+        let world = members.len();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let call = Call { operation: Operation::Barrier, root: 0, total: 0, sequence: 0 };
         Shm {
-            ring,
+            outside,
+            sockets,
             addresses: topology.peers.clone(),
-            rank: topology.rank,
+            members,
+            rank: position,
             world,
             patience: topology.patience,
             control: Arc::new(Control::new(Arc::clone(&region), world)),
@@ -122,6 +150,11 @@ impl Shm {
             buffers: 0,
             broken: None,
         }
+    }
+
+    /// The number in the world of the rank at `position` of this host.
+    fn name(&self, position: usize) -> usize {
+        self.members[position]
     }
 
     /// Carries `work` out as the operation that `what` describes: kind, root, size, and buffer.
@@ -147,24 +180,45 @@ impl Shm {
         let Some(total) = bytes.and_then(|bytes| Areas::bytes(self.world, bytes)) else {
             return Ok(None);
         };
-        match share::share(self, total)? {
-            Ok(region) => {
-                self.buffers += 1;
-                let areas = Areas::new(Arc::new(region), 0, len * size_of::<f32>());
-                // Of the others' parts this rank touches its share, and not all.
-                areas.prepare(self.rank, 0..len);
-                let share = sum::share(len, self.rank, self.world);
-                (0..self.world).for_each(|rank| areas.prepare(rank, share.clone()));
-                let gang = Arc::clone(&self.control);
-                // SAFETY: the region is new. The other ranks make an area for themselves of their own part only,
-                // and touch this one only in operations of `all_reduce_buffer`, to which it is given.
-                Ok(Some(unsafe { Area::new(areas, gang, self.buffers, self.rank, len) }))
-            }
+        match share::share(self, 0, total)? {
+            Ok(region) => Ok(Some(self.area_in(region, len))),
             Err(reason) => {
                 tracing::warn!(rank = self.rank, len, reason, "a buffer is not shared; it will be copied");
                 Ok(None)
             }
         }
+    }
+
+    fn reduce_buffer(&mut self, buffer: &mut Buffer, len: usize, scale: f32) -> Result<(), CollectiveError> {
+        crate::check_length(buffer, len)?;
+        let area = match buffer.area() {
+            Some(area) if Arc::ptr_eq(&area.gang, &self.control) => area,
+            _ => {
+                self.all_reduce(&mut buffer[..len])?;
+                lanes::scale(&mut buffer[..len], scale);
+                return Ok(());
+            }
+        };
+        let what = (Operation::AllReduce, 0, len, area.number);
+        let result = self.perform(what, |shm| shm.all_reduce_in_place(area, len, scale));
+        if result.is_err() {
+            area.detach();
+        }
+        result
+    }
+
+    /// This rank's part of a new region of which each rank of the host has a part of `len` floats.
+    fn area_in(&mut self, region: Region, len: usize) -> Area {
+        self.buffers += 1;
+        let areas = Areas::new(Arc::new(region), 0, len * size_of::<f32>());
+        // Of the others' parts this rank touches its share, and not all.
+        areas.prepare(self.rank, 0..len);
+        let share = sum::share(len, self.rank, self.world);
+        (0..self.world).for_each(|rank| areas.prepare(rank, share.clone()));
+        let gang = Arc::clone(&self.control);
+        // SAFETY: the region is new. The other ranks make an area for themselves of their own part only,
+        // and touch this one only in operations of `all_reduce_buffer`, to which it is given.
+        unsafe { Area::new(areas, gang, self.buffers, self.rank, len) }
     }
 }
 
@@ -202,17 +256,11 @@ impl Collective for Shm {
     }
 
     fn all_reduce_buffer(&mut self, buffer: &mut Buffer, len: usize) -> Result<(), CollectiveError> {
-        crate::check_length(buffer, len)?;
-        let area = match buffer.area() {
-            Some(area) if Arc::ptr_eq(&area.gang, &self.control) => area,
-            _ => return self.all_reduce(&mut buffer[..len]),
-        };
-        let what = (Operation::AllReduce, 0, len, area.number);
-        let result = self.perform(what, |shm| shm.all_reduce_in_place(area, len));
-        if result.is_err() {
-            area.detach();
-        }
-        result
+        self.reduce_buffer(buffer, len, 1.0)
+    }
+
+    fn average_buffer(&mut self, buffer: &mut Buffer, len: usize) -> Result<(), CollectiveError> {
+        self.reduce_buffer(buffer, len, 1.0 / self.world as f32)
     }
 
     fn all_reduce_table(
@@ -259,13 +307,20 @@ impl Collective for Shm {
     }
 
     fn abort_handle(&self) -> AbortHandle {
-        let (gang, rank) = (Arc::downgrade(&self.control), self.rank);
         // The connections end, so that the others learn it at once; then this rank is woken.
-        self.ring.sockets().abort_handle(move || {
+        self.sockets.abort_handle(self.wake())
+    }
+}
+
+impl Shm {
+    /// Wakes this rank from its sleep.
+    pub(crate) fn wake(&self) -> impl Fn() + Send + Sync + 'static {
+        let (gang, rank) = (Arc::downgrade(&self.control), self.rank);
+        move || {
             if let Some(gang) = gang.upgrade() {
                 rounds::Words::fence(&*gang);
                 rounds::ring(&*gang, rank);
             }
-        })
+        }
     }
 }

@@ -86,12 +86,17 @@ impl Shm {
         Ok(())
     }
 
-    pub(super) fn all_reduce_in_place(&mut self, area: &mut Area, len: usize) -> Result<(), CollectiveError> {
+    pub(super) fn all_reduce_in_place(
+        &mut self,
+        area: &mut Area,
+        len: usize,
+        scale: f32,
+    ) -> Result<(), CollectiveError> {
         self.meet()?;
         for (piece, order) in pieces(share(len, self.rank, self.world), &spans(len, self.world)) {
             // SAFETY: all ranks have arrived, each with its own part given to this operation, and wait for the
             // next round while they are done with their shares. This is this rank's share.
-            unsafe { in_place(&area.areas, piece, order) };
+            unsafe { in_place(&area.areas, piece, order, scale) };
         }
         self.round()
     }
@@ -107,12 +112,14 @@ impl Shm {
         let (rank, world, table) = (self.rank, self.world, rows.table_elements());
         for row in rows.numbers(spans(rows.count(), world)[rank].clone()) {
             // SAFETY: as for `all_reduce_in_place`. A row is in the share of one rank.
-            unsafe { in_place(&area.areas, rows.floats(row), Order { first: (row + 1) % world, world }) };
+            unsafe {
+                in_place(&area.areas, rows.floats(row), Order { first: (row + 1) % world, world }, 1.0)
+            };
         }
         let behind = len - table;
         for (piece, order) in pieces(share(behind, rank, world), &spans(behind, world)) {
             // SAFETY: as for `all_reduce_in_place`. No row reaches behind the table.
-            unsafe { in_place(&area.areas, piece.start + table..piece.end + table, order) };
+            unsafe { in_place(&area.areas, piece.start + table..piece.end + table, order, 1.0) };
         }
         self.round()
     }

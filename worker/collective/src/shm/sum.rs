@@ -40,6 +40,16 @@ pub(crate) struct Order {
     pub(crate) world: usize,
 }
 
+/// `one[i] = other[i] = (one[i] + other[i]) * scale`.
+#[inline(always)]
+fn scale_both(one: &mut [f32], other: &mut [f32], scale: f32) {
+    for (one, other) in one.iter_mut().zip(other) {
+        let sum = (*one + *other) * scale;
+        *one = sum;
+        *other = sum;
+    }
+}
+
 impl Order {
     fn rank(self, step: usize) -> usize {
         (self.first + step) % self.world
@@ -89,11 +99,36 @@ widened! {
 }
 
 widened! {
-    /// Sums `elements` of all ranks' `areas`, and writes the sum to all of them.
+    /// Sums `elements` of all ranks' `areas`, and writes the sum, times `scale`, to all of them.
     ///
     /// # Safety
     /// While this runs no other rank reads or writes these elements.
-    in_place = in_place_block(areas: &Areas, elements: Range<usize>, order: Order)
+    in_place = in_place_block(areas: &Areas, elements: Range<usize>, order: Order, scale: f32)
+}
+
+widened! {
+    /// Sums `elements` of all ranks' `areas` into the part of rank `to`.
+    ///
+    /// # Safety
+    /// While this runs no other rank writes these elements, and none reads those of `to`.
+    into_one = into_one_block(areas: &Areas, elements: Range<usize>, order: Order, to: usize)
+}
+
+/// See [`into_one`].
+#[inline(always)]
+unsafe fn into_one_block(areas: &Areas, elements: Range<usize>, order: Order, to: usize) {
+    // SAFETY: promised by the caller.
+    let part = |step, elements| unsafe { areas.read::<f32>(order.rank(step), elements) };
+    let mut sum = [0.0; BLOCK];
+    for block in blocks(elements) {
+        let sum = &mut sum[..block.len()];
+        sum.copy_from_slice(part(0, block.clone()));
+        for step in 1..order.world {
+            add(sum, part(step, block.clone()));
+        }
+        // SAFETY: promised by the caller; what was read of it is borrowed no longer.
+        unsafe { areas.write::<f32>(to, block) }.copy_from_slice(sum);
+    }
 }
 
 /// See [`gather`].
@@ -119,19 +154,27 @@ unsafe fn gather_block(areas: &Areas, elements: Range<usize>, order: Order, (me,
 
 /// See [`in_place`].
 #[inline(always)]
-unsafe fn in_place_block(areas: &Areas, elements: Range<usize>, order: Order) {
+unsafe fn in_place_block(areas: &Areas, elements: Range<usize>, order: Order, scale: f32) {
     // SAFETY: promised by the caller; no two of these that live at one time are of one rank.
     let part = |step, elements| unsafe { areas.write::<f32>(order.rank(step), elements) };
     let mut sum = [0.0; BLOCK];
     for block in blocks(elements) {
         if order.world == 2 {
-            add_both(part(0, block.clone()), part(1, block));
+            let (one, other) = (part(0, block.clone()), part(1, block));
+            if scale == 1.0 {
+                add_both(one, other)
+            } else {
+                scale_both(one, other, scale)
+            }
             continue;
         }
         let sum = &mut sum[..block.len()];
         add_into(sum, part(0, block.clone()), part(1, block.clone()));
         for step in 2..order.world {
             add(sum, part(step, block.clone()));
+        }
+        if scale != 1.0 {
+            sum.iter_mut().for_each(|sum| *sum *= scale);
         }
         for step in 0..order.world {
             part(step, block.clone()).copy_from_slice(sum);

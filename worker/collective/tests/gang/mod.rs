@@ -1,10 +1,14 @@
 //! Worlds of several ranks in one process, connected over loopback.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod process;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use squad_collective::{Collective, CollectiveError, Fence, RingListener, Topology, Transport, connect};
+use squad_collective::{
+    Collective, CollectiveError, Compression, Fence, RingListener, Topology, Transport, connect,
+};
 
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -19,8 +23,16 @@ pub(crate) fn listeners(world: usize) -> (Vec<RingListener>, Vec<SocketAddr>) {
 }
 
 pub(crate) fn topology(rank: usize, peers: &[SocketAddr], patience: Duration) -> Topology {
-    let transport = Transport::Auto;
-    Topology { rank, world: peers.len(), peers: peers.to_vec(), fence: fence(), patience, transport }
+    Topology {
+        rank,
+        world: peers.len(),
+        peers: peers.to_vec(),
+        fence: fence(),
+        patience,
+        transport: Transport::Auto,
+        compression: Compression::None,
+        host: None,
+    }
 }
 
 /// Connects all ranks, each with its topology as `change` leaves it.
@@ -82,3 +94,27 @@ pub(crate) fn values(rank: usize, len: usize) -> Vec<f32> {
 pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
+
+/// A gang whose ranks say that they are on the hosts of these names.
+pub(crate) fn gang_on(
+    hosts: &[char],
+    patience: Duration,
+    compression: Compression,
+) -> Vec<Box<dyn Collective>> {
+    let ranks = connect_each(hosts.len(), patience, |topology| {
+        topology.transport = Transport::Hierarchical;
+        topology.host = Some(hosts[topology.rank].to_string());
+        topology.compression = compression;
+    });
+    ranks.into_iter().map(|rank| rank.unwrap()).collect()
+}
+
+/// Where ranks are: several on some host, in order or not, as many on each or not.
+pub(crate) const PLACES: [&[char]; 6] = [
+    &['a', 'a', 'b', 'b'],
+    &['a', 'b', 'a', 'b'],
+    &['a', 'a', 'b'],
+    &['a', 'b', 'b', 'b', 'a'],
+    &['c', 'b', 'a', 'a', 'b', 'c', 'c'],
+    &['a', 'a', 'a', 'b', 'b', 'b', 'c', 'c', 'c'],
+];

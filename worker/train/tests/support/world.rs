@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use squad_collective::{Background, Fence, RingListener, Topology, Transport};
+use squad_collective::{Background, Compression, Fence, RingListener, Topology, Transport};
 use squad_model::{EncoderConfig, HeadKind, Network};
 use squad_proto::{JobSpec, Phase, Progress, Task};
 use squad_train::run::Outcome;
@@ -134,6 +134,15 @@ impl Place {
 
 /// Runs `work` as every rank of a ring.
 pub(crate) fn gang<T: Send>(world: usize, work: impl Fn(Background) -> T + Send + Sync) -> Vec<T> {
+    gang_over(world, (Transport::Auto, Compression::None), work)
+}
+
+/// Runs `work` as every rank of a ring over this transport.
+pub(crate) fn gang_over<T: Send>(
+    world: usize,
+    (transport, compression): (Transport, Compression),
+    work: impl Fn(Background) -> T + Send + Sync,
+) -> Vec<T> {
     // Every rank would start threads of its own, and they would spin against each other.
     tch::set_num_threads(1);
     let listeners: Vec<RingListener> =
@@ -149,8 +158,9 @@ pub(crate) fn gang<T: Send>(world: usize, work: impl Fn(Background) -> T + Send 
                 scope.spawn(move || {
                     let fence =
                         Fence { job: "test".into(), generation: 1, token: "t".into(), layout: [0; 32] };
-                    let (patience, transport) = (Duration::from_secs(60), Transport::Auto);
-                    let topology = Topology { rank, world, peers, fence, patience, transport };
+                    let (patience, host) = (Duration::from_secs(60), None);
+                    let topology =
+                        Topology { rank, world, peers, fence, patience, transport, compression, host };
                     let ring = squad_collective::connect(listener, topology);
                     work(Background::start(ring.unwrap()))
                 })

@@ -11,7 +11,7 @@ use squad_collective::bench::Report;
 
 use super::plot;
 use super::rank::Orders;
-use crate::cli::{AllReduceArgs, Carrier, Owner};
+use crate::cli::{AllReduceArgs, Carrier, Owner, Rounding};
 use crate::fault::{BadUsage, Verdict};
 use crate::output::Output;
 use crate::report;
@@ -69,8 +69,17 @@ fn run(arguments: &AllReduceArgs) -> anyhow::Result<Report> {
                 Carrier::Auto => "auto",
                 Carrier::Shm => "shm",
                 Carrier::Tcp => "tcp",
+                Carrier::Hierarchical => "hierarchical",
             }
             .to_owned(),
+            compression: match arguments.compression {
+                Rounding::None => "none",
+                Rounding::Fp16 => "fp16",
+                Rounding::Bf16 => "bf16",
+            }
+            .to_owned(),
+            host: (arguments.hosts > 1)
+                .then(|| (rank * usize::from(arguments.hosts) / usize::from(arguments.np)).to_string()),
             in_place: arguments.memory == Owner::Collective,
             sizes: arguments.sizes.0.clone(),
             seconds: arguments.seconds,

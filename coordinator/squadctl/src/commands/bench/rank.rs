@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
 use squad_collective::bench::{Memory, Plan, all_reduce};
-use squad_collective::{Fence, RingListener, Topology, connect};
+use squad_collective::{Compression, Fence, RingListener, Topology, connect};
 
 use crate::fault::Verdict;
 
@@ -22,6 +22,9 @@ pub(super) struct Orders {
     /// Known to the ranks of this measurement only.
     pub(super) token: String,
     pub(super) transport: String,
+    pub(super) compression: String,
+    /// The host that it says to be on.
+    pub(super) host: Option<String>,
     /// Whether the collective's memory is reduced, or else the caller's.
     pub(super) in_place: bool,
     pub(super) sizes: Vec<usize>,
@@ -37,7 +40,14 @@ pub(super) fn live() -> anyhow::Result<Verdict> {
     std::io::stdin().lock().read_line(&mut line).context("cannot read the orders")?;
     let orders: Orders = serde_json::from_str(&line).context("orders that make no sense")?;
     let memory = if orders.in_place { Memory::Collective } else { Memory::Caller };
-    let plan = Plan { sizes: orders.sizes, seconds: orders.seconds, memory };
+    let compression = orders.compression.parse().map_err(|problem: String| anyhow!(problem))?;
+    let tolerance = match compression {
+        Compression::None => 0.0,
+        // Each rank but one rounds once, and who finishes the sum once more; sums go up to so many times 100.
+        Compression::Fp16 => orders.peers.len() as f32 * 2_f32.powi(-11),
+        Compression::Bf16 => orders.peers.len() as f32 * 2_f32.powi(-8),
+    };
+    let plan = Plan { sizes: orders.sizes, seconds: orders.seconds, memory, tolerance };
     let topology = Topology {
         rank: orders.rank,
         world: orders.peers.len(),
@@ -45,6 +55,8 @@ pub(super) fn live() -> anyhow::Result<Verdict> {
         fence: Fence { job: "bench".into(), generation: 1, token: orders.token, layout: [0; 32] },
         patience: PATIENCE,
         transport: orders.transport.parse().map_err(|problem: String| anyhow!(problem))?,
+        compression,
+        host: orders.host,
     };
     let mut gang = connect(listener, topology).map_err(|error| anyhow!(error))?;
     let report = all_reduce(&mut *gang, &plan).map_err(|error| anyhow!(error))?;
