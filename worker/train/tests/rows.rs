@@ -65,7 +65,7 @@ fn bytes_a_step() {
         let fields = json!({
             "model_type": model_type, "vocab_size": vocabulary, "hidden_size": hidden, "num_hidden_layers": layers,
             "num_attention_heads": 12, "intermediate_size": 4 * hidden, "max_position_embeddings": 514,
-            "type_vocab_size": 2, "hidden_act": "gelu", "pad_token_id": 0,
+            "type_vocab_size": 2, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
         });
         let config = squad_model::EncoderConfig::from_fields(fields.as_object().unwrap()).unwrap();
         let (encoder, head) = squad_model::count_parameters(&config, head);
