@@ -1,4 +1,4 @@
-//! What is told about where time goes: timelines of real processes, and which rank is late.
+//! Where time goes and who sums: timelines of real processes, which rank is late, and the central server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 use nix::sys::signal::{Signal, kill};
@@ -73,4 +73,15 @@ fn a_rank_that_stands_still_is_named_with_what_it_was_doing() {
         "{said}"
     );
     assert!(workers_in(&job.path("")).is_empty());
+}
+
+#[test]
+fn a_central_server_sums_the_same() {
+    let job = job(6, 40);
+    job.squadctl(&["run", "job.yaml"]).success();
+    let served = ["run", "job.yaml", "--set", "comm.backend=server", "--set", "output_dir=served"];
+    let run = job.squadctl(&served).success();
+    assert!(run.stderr().contains("2 ranks over server"), "{}", run.stderr());
+    // Two values have one sum, whichever comes first.
+    assert_eq!(job.losses("served"), job.losses("out"));
 }

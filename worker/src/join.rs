@@ -152,7 +152,7 @@ impl Compute {
                 layout,
             },
             patience: squad_proto::Deadlines::from_patience(self.ticket.patience()).collective,
-            transport: Transport::Auto,
+            transport: transport(spec.comm.backend),
             compression: compression(spec.comm.compression),
             host: None,
         };
@@ -162,6 +162,14 @@ impl Compute {
                 squad_train::run(prepared, &collective, spec, &task, (&reporter, &self.stop))
             });
         Some(outcome.map_err(|e| failure::report(&e)))
+    }
+}
+
+/// What carries the bytes of a backend on CPUs.
+fn transport(backend: squad_proto::spec::Backend) -> Transport {
+    match backend {
+        squad_proto::spec::Backend::Server => Transport::Server,
+        _ => Transport::Auto,
     }
 }
 

@@ -342,6 +342,8 @@ pub enum Backend {
     Ring,
     /// NCCL, between GPUs.
     Nccl,
+    /// TCP through rank 0, which sums for all, as a parameter server does: slow, and here to compare the others with.
+    Server,
 }
 
 /// Number format of gradients on the wire.

@@ -207,7 +207,7 @@ fn threshold_source(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)
     }
 }
 
-/// What GPUs ask of each other's fields.
+/// What GPUs and backends ask of each other's fields.
 fn gpus(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)) {
     let device = spec.resources.device;
     if spec.comm.backend == Backend::Nccl && device != DeviceKind::Cuda {
@@ -222,6 +222,10 @@ fn gpus(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)) {
     if nccl && spec.comm.compression != Compression::None {
         let value = format!("{:?}", spec.comm.compression).to_lowercase();
         problem("comm.compression", value, "none: NCCL sends gradients as they are");
+    }
+    if spec.comm.backend == Backend::Server && spec.comm.compression != Compression::None {
+        let value = format!("{:?}", spec.comm.compression).to_lowercase();
+        problem("comm.compression", value, "none: a server gets gradients as they are");
     }
     let Some(gpus) = &spec.resources.gpus else { return };
     if device == DeviceKind::Cpu {

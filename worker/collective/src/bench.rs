@@ -1,12 +1,14 @@
 //! Measuring all-reduce, with the method that the usual programs for it have: before each repetition all
 //! ranks fill their buffers anew and meet; the slowest rank's time counts; the figure is the median.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::CollectiveError;
-use crate::{Buffer, Collective};
+use crate::pace::Pace;
+use crate::{Buffer, Collective, RingListener, Topology};
 
 /// Repetitions that are not counted, at each size.
 const WARM_UP: usize = 2;
@@ -79,6 +81,19 @@ pub struct Row {
 }
 
 pub use crate::shm::bound;
+
+/// As [`crate::connect`], with a link that lets so many gigabits a second pass each way, over all connections of this rank
+/// together. Only what goes over TCP is held back.
+///
+/// # Errors
+/// As [`crate::connect`].
+pub fn connect_over_link(
+    listener: RingListener,
+    topology: Topology,
+    gigabits: f64,
+) -> Result<Box<dyn Collective>, CollectiveError> {
+    crate::connect_at(listener, topology, Some(Arc::new(Pace::new(gigabits))))
+}
 
 /// Measures all-reduce on a gang whose other ranks do the same with the same plan.
 ///

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::error::{CollectiveError, Operation};
 use crate::frame::{HEADER, Header, Kind};
 use crate::link::{Interest, Moved, Sockets, read_some, write_some};
+use crate::pace::Direction;
 use crate::payload::Payload;
 use crate::schedule::Plan;
 use crate::wire::{Segment, Wire, order};
@@ -174,7 +175,7 @@ impl<'a, P: Payload> Exchange<'a, P> {
 
     /// Writes once, if there is something to write and room. Answers whether bytes passed.
     fn send(&mut self) -> Result<bool, CollectiveError> {
-        if !self.can_write || !self.has_to_send() {
+        if !self.can_write || !self.has_to_send() || !self.sockets.held(Direction::Out).is_zero() {
             return Ok(false);
         }
         if self.wire.next_closed {
@@ -194,6 +195,7 @@ impl<'a, P: Payload> Exchange<'a, P> {
         let (header, payload) = rest(&self.sending.header, payload, passed);
         match write_some(&self.sockets.next, header, payload) {
             Moved::Bytes(count) => {
+                self.sockets.pass(Direction::Out, count);
                 self.bytes_sent += (count - count.min(header.len())) as u64;
                 self.sending.passed += count;
                 if self.sending.passed == HEADER + segment.length {
@@ -222,7 +224,8 @@ impl<'a, P: Payload> Exchange<'a, P> {
 
     /// Reads once, if something is due, and takes in what is complete. Answers whether bytes passed.
     fn receive(&mut self) -> Result<bool, CollectiveError> {
-        if !self.can_read || self.received == self.incoming.len() {
+        let done = self.received == self.incoming.len();
+        if !self.can_read || done || !self.sockets.held(Direction::In).is_zero() {
             return Ok(false);
         }
         let segment = self.incoming[self.received];
@@ -233,7 +236,10 @@ impl<'a, P: Payload> Exchange<'a, P> {
             None => &mut bytemuck::cast_slice_mut(&mut self.wire.incoming)[..segment.length],
         };
         match read_some(&self.sockets.previous, header, &mut payload[before.saturating_sub(HEADER)..]) {
-            Moved::Bytes(count) => self.receiving.passed += count,
+            Moved::Bytes(count) => {
+                self.sockets.pass(Direction::In, count);
+                self.receiving.passed += count;
+            }
             Moved::Nothing => {
                 self.can_read = false;
                 return Ok(false);
@@ -260,12 +266,24 @@ impl<'a, P: Payload> Exchange<'a, P> {
         Ok(passed >= HEADER)
     }
 
+    /// How long a slow link holds back what could pass otherwise; `None` if it does not.
+    fn held(&self) -> Option<Duration> {
+        let out = (self.can_write && self.has_to_send()).then(|| self.sockets.held(Direction::Out));
+        let reads = self.can_read && self.received < self.incoming.len();
+        let both = out.into_iter().chain(reads.then(|| self.sockets.held(Direction::In)));
+        both.filter(|held| !held.is_zero()).min()
+    }
+
     /// Sleeps until bytes can pass again, a neighbour says something, or patience is over.
     fn wait(&mut self) -> Result<(), CollectiveError> {
         if self.sockets.is_aborted() {
             return Err(CollectiveError::Aborted { rank: self.terms.rank });
         }
         self.watch.map_or(Ok(()), |watch| watch.look(&self.call))?;
+        if let Some(held) = self.held() {
+            std::thread::sleep(held.min(WATCH));
+            return Ok(());
+        }
         let waited = self.progress.elapsed();
         let reading = self.received < self.incoming.len();
         let silent = if reading { waited.min(self.excused.elapsed()) } else { waited };

@@ -51,10 +51,12 @@ mod link;
 mod mac;
 #[cfg(feature = "nccl")]
 pub mod nccl;
+mod pace;
 mod payload;
 mod ring;
 mod rows;
 mod schedule;
+mod server;
 mod shm;
 mod solo;
 mod tcp;
@@ -63,8 +65,10 @@ mod upgrade;
 mod wire;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use circle::Circle;
+use pace::Pace;
 
 pub use abort::AbortHandle;
 pub use background::{Background, Pending, Reduced, Settled};
@@ -86,7 +90,7 @@ pub trait Collective: Send {
     /// Number of ranks, at least 1.
     fn world(&self) -> usize;
 
-    /// What carries the bytes: `"solo"`, `"tcp"`, `"shm"` or `"hierarchical"`.
+    /// What carries the bytes: `"solo"`, `"tcp"`, `"shm"`, `"hierarchical"` or `"server"`.
     fn transport(&self) -> &'static str;
 
     /// Replaces `buffer` by its sum over all ranks, with the same bits on all ranks.
@@ -232,13 +236,25 @@ fn check_table(buffer: &Buffer, len: usize, rows: &Rows) -> Result<(), Collectiv
 /// neighbour belongs to something else, [`CollectiveError::Connect`] if one cannot be had in time, and what
 /// broke the ring if it broke at once.
 pub fn connect(listener: RingListener, topology: Topology) -> Result<Box<dyn Collective>, CollectiveError> {
+    connect_at(listener, topology, None)
+}
+
+/// The same with a link of this speed.
+fn connect_at(
+    listener: RingListener,
+    topology: Topology,
+    pace: Option<Arc<Pace>>,
+) -> Result<Box<dyn Collective>, CollectiveError> {
     topology.check()?;
     if topology.world == 1 {
         return Ok(Box::new(solo::Solo::new()));
     }
     let circle = Circle::of_all(&topology);
-    let sockets = tcp::establish(&listener, &circle)?;
+    let sockets = tcp::establish(&listener, &circle)?.paced(pace);
     let mut ring = ring::Ring::new(sockets, &circle);
     ring.meet()?;
+    if topology.transport == Transport::Server {
+        return Ok(Box::new(server::start(ring, &listener, &topology)?));
+    }
     upgrade::upgrade(ring, &listener, &topology)
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::abort::AbortHandle;
+use crate::pace::{Direction, Pace};
 
 /// What became of one attempt to read or write.
 pub(crate) enum Moved {
@@ -102,6 +103,8 @@ pub(crate) struct Sockets {
     pub(crate) next_left: AtomicU64,
     /// Shared by all rings of a rank.
     aborted: Arc<AtomicBool>,
+    /// How fast bytes may pass, over all rings of a rank together.
+    pace: Option<Arc<Pace>>,
 }
 
 impl Sockets {
@@ -111,12 +114,29 @@ impl Sockets {
         previous.set_nonblocking(true)?;
         let (next_address, previous_address) = (next.peer_addr()?, previous.peer_addr()?);
         let (next_left, aborted) = (AtomicU64::new(0), Arc::default());
-        Ok(Sockets { next, previous, next_address, previous_address, next_left, aborted })
+        Ok(Sockets { next, previous, next_address, previous_address, next_left, aborted, pace: None })
     }
 
-    /// The same connections; an abort of `other` aborts these too.
+    /// The same connections, over a link of this speed.
+    pub(crate) fn paced(self, pace: Option<Arc<Pace>>) -> Sockets {
+        Sockets { pace, ..self }
+    }
+
+    /// How long nothing may pass in this direction; zero if something may.
+    pub(crate) fn held(&self, direction: Direction) -> Duration {
+        self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.held(direction))
+    }
+
+    /// So many bytes have passed.
+    pub(crate) fn pass(&self, direction: Direction, bytes: usize) {
+        if let Some(pace) = &self.pace {
+            pace.pass(direction, bytes);
+        }
+    }
+
+    /// The same connections; an abort of `other` aborts these too, and they go over its link.
     pub(crate) fn aborted_with(self, other: &Sockets) -> Sockets {
-        Sockets { aborted: Arc::clone(&other.aborted), ..self }
+        Sockets { aborted: Arc::clone(&other.aborted), pace: other.pace.clone(), ..self }
     }
 
     pub(crate) fn is_aborted(&self) -> bool {

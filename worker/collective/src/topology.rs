@@ -52,6 +52,9 @@ pub enum Transport {
     /// Shared memory inside each host and TCP between hosts; connecting fails where there is but one host, or
     /// one rank on each.
     Hierarchical,
+    /// TCP through rank 0, which sums for all: slow by design, to compare the others with. All ranks wish it, or
+    /// none.
+    Server,
 }
 
 impl fmt::Display for Transport {
@@ -61,6 +64,7 @@ impl fmt::Display for Transport {
             Transport::Tcp => "tcp",
             Transport::Shm => "shm",
             Transport::Hierarchical => "hierarchical",
+            Transport::Server => "server",
         })
     }
 }
@@ -75,7 +79,10 @@ impl FromStr for Transport {
             "tcp" => Ok(Transport::Tcp),
             "shm" => Ok(Transport::Shm),
             "hierarchical" => Ok(Transport::Hierarchical),
-            _ => Err(format!("unknown transport {name:?}; there are auto, tcp, shm and hierarchical")),
+            "server" => Ok(Transport::Server),
+            _ => {
+                Err(format!("unknown transport {name:?}; there are auto, tcp, shm, hierarchical and server"))
+            }
         }
     }
 }
@@ -212,10 +219,12 @@ mod tests {
 
     #[test]
     fn transports_have_names() {
-        for transport in [Transport::Auto, Transport::Tcp, Transport::Shm, Transport::Hierarchical] {
+        let all =
+            [Transport::Auto, Transport::Tcp, Transport::Shm, Transport::Hierarchical, Transport::Server];
+        for transport in all {
             assert_eq!(transport.to_string().parse(), Ok(transport));
         }
-        assert!("rdma".parse::<Transport>().unwrap_err().contains("auto, tcp, shm and hierarchical"));
+        assert!("rdma".parse::<Transport>().unwrap_err().contains("auto, tcp, shm, hierarchical and server"));
         for compression in [Compression::None, Compression::Fp16, Compression::Bf16] {
             assert_eq!(compression.to_string().parse(), Ok(compression));
             assert_eq!(Compression::of_code(compression.code()), Some(compression));

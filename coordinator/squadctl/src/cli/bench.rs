@@ -23,6 +23,7 @@ Examples:
   squadctl bench allreduce
   squadctl bench allreduce --np 4 --transport tcp --sizes 64KiB..16MiB
   squadctl bench allreduce --np 4 --hosts 2 --compression bf16
+  squadctl bench allreduce --link-gbps 1 --plot scaling.svg
   squadctl bench allreduce --memory caller --plot allreduce.svg --output json"
     )]
     AllReduce(AllReduceArgs),
@@ -37,9 +38,9 @@ Examples:
 /// How all-reduce is measured.
 #[derive(Debug, Args)]
 pub(crate) struct AllReduceArgs {
-    /// Number of ranks.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) np: u16,
+    /// Number of ranks [default: 2; with --link-gbps the largest number, 8].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) np: Option<u16>,
     /// What carries the bytes.
     #[arg(long, value_enum, default_value_t = Carrier::Auto)]
     pub(crate) transport: Carrier,
@@ -52,13 +53,16 @@ pub(crate) struct AllReduceArgs {
     /// Whose memory is reduced.
     #[arg(long, value_enum, default_value_t = Owner::Collective)]
     pub(crate) memory: Owner,
-    /// Sizes: one, several with commas, or a range in steps of four, such as 4KiB..256MiB.
-    #[arg(long, value_name = "SIZES", default_value = "4KiB..256MiB")]
-    pub(crate) sizes: Sizes,
+    /// Sizes: one, several with commas, or a range in steps of four [default: 4KiB..256MiB; with --link-gbps 16MiB].
+    #[arg(long, value_name = "SIZES")]
+    pub(crate) sizes: Option<Sizes>,
     /// About how long to measure each size.
     #[arg(long, value_name = "S", default_value_t = 1.0)]
     pub(crate) seconds: f64,
-    /// A picture to draw, as SVG: bandwidth over size.
+    /// Give each rank a link of G gigabits a second, each way, and measure how ring and server scale with 2 to N ranks.
+    #[arg(long, value_name = "G", conflicts_with = "hosts")]
+    pub(crate) link_gbps: Option<f64>,
+    /// A picture to draw, as SVG: bandwidth over size; with --link-gbps time over ranks.
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 }
@@ -74,6 +78,8 @@ pub(crate) enum Carrier {
     Tcp,
     /// Shared memory inside each of --hosts hosts, TCP over loopback between them.
     Hierarchical,
+    /// TCP over loopback through rank 0, which sums for all.
+    Server,
 }
 
 /// How values travel over TCP.

@@ -1,6 +1,7 @@
 //! Measuring.
 
 mod all_reduce;
+mod links;
 mod plot;
 mod rank;
 

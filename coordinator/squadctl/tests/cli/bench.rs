@@ -40,12 +40,39 @@ fn people_get_a_table_and_a_picture() {
 }
 
 #[test]
+fn throttled_links_show_how_ring_and_server_scale() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        ["bench", "allreduce", "--link-gbps", "1", "-np", "3", "--sizes", "64KiB", "--seconds", "0.01"];
+    let more = ["--plot", "scaling.svg", "--output", "json"];
+    let call = squadctl_in(folder.path(), &[&arguments[..], &more].concat());
+    assert_eq!(call.code, 0, "{}", call.stderr);
+    let scaling = call.json();
+    let ways: Vec<(String, u64)> = scaling["runs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| (run["transport"].as_str().unwrap().to_owned(), run["np"].as_u64().unwrap()))
+        .collect();
+    let due = [("tcp", 2), ("tcp", 3), ("server", 2), ("server", 3)].map(|(way, np)| (way.to_owned(), np));
+    assert_eq!(ways, due);
+    for run in scaling["runs"].as_array().unwrap() {
+        let row = &run["results"][0];
+        assert_eq!(row["correct"], true);
+    }
+    let picture = fs::read_to_string(folder.path().join("scaling.svg")).unwrap();
+    assert!(picture.contains("Ranks") && picture.contains("ring") && picture.contains("server"));
+}
+
+#[test]
 fn what_cannot_be_measured_is_said() {
     for (arguments, words) in [
         (&["--sizes", "4TiB"][..], "\"4TiB\" is no size"),
         (&["--sizes", "64KiB..4KiB"], "the range ends before it begins"),
         (&["--seconds", "0"], "--seconds 0"),
         (&["--np", "0"], "--np"),
+        (&["--link-gbps", "0"], "--link-gbps 0"),
+        (&["--link-gbps", "1", "--transport", "shm"], "--transport tcp, server or auto"),
     ] {
         let call = squadctl(&[&["bench", "allreduce"], arguments].concat());
         assert_eq!((call.code, call.stdout.as_str()), (2, ""), "{arguments:?}");

@@ -7,15 +7,18 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, bail};
 use comfy_table::{CellAlignment, Table};
 use rand::Rng;
-use squad_collective::bench::Report;
+use squad_collective::bench::{Report, Row};
 
-use super::plot;
 use super::rank::Orders;
+use super::{links, plot};
 use crate::cli::{AllReduceArgs, Carrier, Owner, Rounding};
 use crate::fault::{BadUsage, Verdict};
 use crate::output::Output;
 use crate::report;
-use crate::sizes::shown;
+use crate::sizes::{Sizes, shown};
+
+/// What is measured where nothing is said.
+const ALL_SIZES: &str = "4KiB..256MiB";
 
 /// A rank's process; it ends with this value.
 struct Rank {
@@ -37,22 +40,62 @@ pub(super) fn measure(arguments: &AllReduceArgs, output: Output) -> anyhow::Resu
     if !(arguments.seconds > 0.0 && arguments.seconds <= 3600.0) {
         return Err(BadUsage(format!("--seconds {}: more than 0, up to 3600", arguments.seconds)).into());
     }
-    let report = run(arguments)?;
-    if let Some(path) = &arguments.plot {
-        let picture = plot::picture(&report)?;
-        std::fs::write(path, picture).with_context(|| format!("cannot write --plot {}", path.display()))?;
+    if let Some(link) = arguments.link_gbps {
+        let scaling = links::measure(arguments, link)?;
+        draw(arguments, || plot::scaling(&scaling))?;
+        output.answer(&scaling, || links::table(&scaling))?;
+        return verdict(scaling.runs.iter().flat_map(|run| &run.results));
     }
+    let report = run(&Measurement {
+        np: arguments.np.unwrap_or(2),
+        carrier: arguments.transport,
+        in_place: arguments.memory == Owner::Collective,
+        sizes: match &arguments.sizes {
+            Some(sizes) => sizes.0.clone(),
+            None => ALL_SIZES.parse::<Sizes>().map_err(BadUsage)?.0,
+        },
+        seconds: arguments.seconds,
+        compression: arguments.compression,
+        hosts: arguments.hosts,
+        link_gbps: None,
+    })?;
+    draw(arguments, || plot::picture(&report))?;
     output.answer(&report, || table(&report))?;
-    match report.results.iter().find(|row| !row.correct) {
+    verdict(report.results.iter())
+}
+
+fn draw(arguments: &AllReduceArgs, picture: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<()> {
+    if let Some(path) = &arguments.plot {
+        std::fs::write(path, picture()?)
+            .with_context(|| format!("cannot write --plot {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn verdict<'a>(mut rows: impl Iterator<Item = &'a Row>) -> anyhow::Result<Verdict> {
+    match rows.find(|row| !row.correct) {
         Some(row) => bail!("a sum of {} was wrong", shown(row.bytes)),
         None => Ok(Verdict::Done),
     }
 }
 
-fn run(arguments: &AllReduceArgs) -> anyhow::Result<Report> {
+/// What is measured with one set of ranks.
+pub(super) struct Measurement {
+    pub(super) np: u16,
+    pub(super) carrier: Carrier,
+    pub(super) in_place: bool,
+    pub(super) sizes: Vec<usize>,
+    pub(super) seconds: f64,
+    pub(super) compression: Rounding,
+    pub(super) hosts: u16,
+    pub(super) link_gbps: Option<f64>,
+}
+
+/// Starts the ranks, lets them measure, and gives what rank 0 says.
+pub(super) fn run(what: &Measurement) -> anyhow::Result<Report> {
     let mut ranks = Vec::new();
     let mut peers: Vec<SocketAddr> = Vec::new();
-    for rank in 0..usize::from(arguments.np) {
+    for rank in 0..usize::from(what.np) {
         let mut started = start().with_context(|| format!("cannot start rank {rank}"))?;
         let mut address = String::new();
         started.answers.read_line(&mut address).context("cannot read a rank's address")?;
@@ -65,24 +108,26 @@ fn run(arguments: &AllReduceArgs) -> anyhow::Result<Report> {
             rank,
             peers: peers.clone(),
             token: token.clone(),
-            transport: match arguments.transport {
+            transport: match what.carrier {
                 Carrier::Auto => "auto",
                 Carrier::Shm => "shm",
                 Carrier::Tcp => "tcp",
                 Carrier::Hierarchical => "hierarchical",
+                Carrier::Server => "server",
             }
             .to_owned(),
-            compression: match arguments.compression {
+            compression: match what.compression {
                 Rounding::None => "none",
                 Rounding::Fp16 => "fp16",
                 Rounding::Bf16 => "bf16",
             }
             .to_owned(),
-            host: (arguments.hosts > 1)
-                .then(|| (rank * usize::from(arguments.hosts) / usize::from(arguments.np)).to_string()),
-            in_place: arguments.memory == Owner::Collective,
-            sizes: arguments.sizes.0.clone(),
-            seconds: arguments.seconds,
+            host: (what.hosts > 1)
+                .then(|| (rank * usize::from(what.hosts) / usize::from(what.np)).to_string()),
+            link_gbps: what.link_gbps,
+            in_place: what.in_place,
+            sizes: what.sizes.clone(),
+            seconds: what.seconds,
         };
         writeln!(started.orders, "{}", serde_json::to_string(&orders)?)
             .with_context(|| format!("rank {rank} reads no orders"))?;

@@ -4,11 +4,13 @@ use anyhow::anyhow;
 use plotters::prelude::*;
 use squad_collective::bench::Report;
 
+use super::links::Scaling;
 use crate::sizes::shown;
 
 /// Width and height in pixels.
 const SIZE: (u32, u32) = (600, 450);
 const INK: RGBColor = RGBColor(0x44, 0x77, 0xaa);
+const OTHER: RGBColor = RGBColor(0xee, 0x66, 0x77);
 const PALE: RGBColor = RGBColor(0xbb, 0xbb, 0xbb);
 
 /// Bus bandwidth of every size, on logarithmic axes, with the bound where it was measured.
@@ -51,6 +53,77 @@ pub(super) fn picture(report: &Report) -> anyhow::Result<String> {
                 .draw_series(points.iter().map(|point| Circle::new(*point, 3, colour.filled())))
                 .map_err(|e| wrong(&e))?;
         }
+        root.present().map_err(|e| wrong(&e))?;
+    }
+    Ok(svg)
+}
+
+/// What a transport is called in pictures of how it scales.
+pub(super) fn way(transport: &str) -> &str {
+    match transport {
+        "tcp" => "ring",
+        other => other,
+    }
+}
+
+/// Time of the largest size over the number of ranks, one line for each way.
+pub(super) fn scaling(scaling: &Scaling) -> anyhow::Result<String> {
+    let bytes = scaling.runs.iter().flat_map(|run| &run.results).map(|row| row.bytes).max().unwrap_or(0);
+    let points = |transport: &str| -> Vec<(f64, f64)> {
+        let of = scaling.runs.iter().filter(|run| run.transport == transport);
+        of.filter_map(|run| {
+            let row = run.results.iter().find(|row| row.bytes == bytes)?;
+            Some((run.np as f64, row.median_s * 1e3))
+        })
+        .collect()
+    };
+    let lines: Vec<_> =
+        [("tcp", INK), ("server", OTHER)].map(|(name, colour)| (way(name), points(name), colour)).into();
+    let all = || lines.iter().flat_map(|(_, points, _)| points);
+    let most = all().map(|point| point.0).fold(2.0, f64::max);
+    let longest = all().map(|point| point.1).fold(0.0, f64::max) * 1.1;
+    let mut svg = String::new();
+    {
+        let wrong = |error: &dyn std::fmt::Display| anyhow!("cannot draw: {error}");
+        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        root.fill(&WHITE).map_err(|e| wrong(&e))?;
+        let title = format!("All-reduce of {}, links of {} Gbit/s", shown(bytes), scaling.link_gbps);
+        let mut chart = ChartBuilder::on(&root)
+            .margin(12)
+            .caption(title, ("sans-serif", 17))
+            .x_label_area_size(45)
+            .y_label_area_size(60)
+            .build_cartesian_2d(1.5..most + 0.5, 0.0..longest)
+            .map_err(|e| wrong(&e))?;
+        chart
+            .configure_mesh()
+            .x_desc("Ranks")
+            .y_desc("Median time, ms")
+            .x_labels(most as usize)
+            .x_label_formatter(&|ranks| if ranks.fract() == 0.0 { format!("{ranks}") } else { String::new() })
+            .light_line_style(WHITE)
+            .draw()
+            .map_err(|e| wrong(&e))?;
+        for (name, points, colour) in &lines {
+            chart
+                .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))
+                .map_err(|e| wrong(&e))?
+                .label(*name)
+                .legend({
+                    let colour = *colour;
+                    move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
+                });
+            chart
+                .draw_series(points.iter().map(|point| Circle::new(*point, 3, colour.filled())))
+                .map_err(|e| wrong(&e))?;
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .border_style(PALE)
+            .background_style(WHITE)
+            .draw()
+            .map_err(|e| wrong(&e))?;
         root.present().map_err(|e| wrong(&e))?;
     }
     Ok(svg)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
-use squad_collective::bench::{Memory, Plan, all_reduce};
+use squad_collective::bench::{Memory, Plan, all_reduce, connect_over_link};
 use squad_collective::{Compression, Fence, RingListener, Topology, connect};
 
 use crate::fault::Verdict;
@@ -25,6 +25,8 @@ pub(super) struct Orders {
     pub(super) compression: String,
     /// The host that it says to be on.
     pub(super) host: Option<String>,
+    /// Speed of its link, in gigabits a second; none where it is not throttled.
+    pub(super) link_gbps: Option<f64>,
     /// Whether the collective's memory is reduced, or else the caller's.
     pub(super) in_place: bool,
     pub(super) sizes: Vec<usize>,
@@ -58,7 +60,11 @@ pub(super) fn live() -> anyhow::Result<Verdict> {
         compression,
         host: orders.host,
     };
-    let mut gang = connect(listener, topology).map_err(|error| anyhow!(error))?;
+    let gang = match orders.link_gbps {
+        Some(link) => connect_over_link(listener, topology, link),
+        None => connect(listener, topology),
+    };
+    let mut gang = gang.map_err(|error| anyhow!(error))?;
     let report = all_reduce(&mut *gang, &plan).map_err(|error| anyhow!(error))?;
     if orders.rank == 0 {
         writeln!(stdout, "{}", serde_json::to_string(&report)?).context("cannot give the report")?;
