@@ -176,6 +176,11 @@ impl Machine {
         if self.state != JobState::Queued {
             return;
         }
+        if self.memory.ending.is_some() {
+            // It waited for its turn when it was cancelled, and its coordinator did not live to say so.
+            self.enter(JobState::Cancelled, "it was cancelled while it waited", actions);
+            return;
+        }
         let workers = self.slots as usize - self.memory.dropped.len();
         let doing = if self.attended { "waiting for" } else { "launching" };
         let reason = if self.memory.begun {

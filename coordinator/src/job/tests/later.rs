@@ -50,6 +50,13 @@ fn what_was_settled_stays_so_in_a_later_coordinator() {
     machine.step(Event::TakeUp { left: vec![], room: true }, at(0));
     assert_eq!(machine.state(), JobState::Cancelled);
 
+    // Its coordinator wrote down the wish, and died before it wrote down the end.
+    let mut waiting = Machine::new(2, Deadlines::from_patience(PATIENCE), 3);
+    waiting.step(Event::Cancel, at(5));
+    let mut machine = recalled(&waiting, 2);
+    let last = machine.step(Event::Start, at(0));
+    assert!(machine.state() == JobState::Cancelled && records(&last).len() == last.len(), "{last:?}");
+
     let mut failed = restartable();
     failed.step(of(0, Input::Failure(FailureReport::new(FailureCode::NotFinite, "nan"))), at(5));
     let mut machine = recalled(&failed, 2);
