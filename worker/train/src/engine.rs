@@ -7,7 +7,7 @@ use squad_collective::Background;
 use squad_collective::nccl::{Communicator, Options};
 use squad_model::Network;
 use squad_proto::JobSpec;
-use squad_proto::spec::Backend;
+use squad_proto::spec::{Backend, Compression};
 use tch::Device;
 
 use crate::adamw::Moments;
@@ -109,7 +109,8 @@ fn exchange(
 ) -> Result<Exchange, TrainError> {
     agree_on_device(device, collective)?;
     let wants_nccl = match spec.comm.backend {
-        Backend::Auto => collective.world() > 1,
+        // A 16-bit wire is the ring's.
+        Backend::Auto => collective.world() > 1 && spec.comm.compression == Compression::None,
         Backend::Nccl => true,
         _ => false,
     };
