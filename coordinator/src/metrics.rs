@@ -241,6 +241,7 @@ mod tests {
             finished_unix_ms: None,
             processes: 1,
             external: false,
+            worker_token: None,
             output_dir: String::new(),
             progress: None,
             failure: None,

@@ -1,6 +1,7 @@
 //! Jobs and their events, in SQLite.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,6 +31,9 @@ pub(crate) struct Record {
     /// Something else places its workers.
     #[serde(default)]
     pub(crate) external: bool,
+    /// What its attendants prove themselves with: they come back to another coordinator.
+    #[serde(default)]
+    pub(crate) worker_token: Option<WorkerToken>,
     pub(crate) output_dir: String,
     pub(crate) progress: Option<Progress>,
     pub(crate) failure: Option<FailureReport>,
@@ -44,6 +48,18 @@ pub(crate) struct Record {
     /// The newest process of each slot.
     #[serde(default)]
     pub(crate) processes_born: BTreeMap<u32, Identity>,
+}
+
+/// The token of an external job's workers.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct WorkerToken(pub(crate) String);
+
+impl std::fmt::Debug for WorkerToken {
+    /// Records are logged.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WorkerToken")
+    }
 }
 
 /// Why the store cannot be used.
@@ -93,7 +109,12 @@ impl Store {
     pub(crate) fn open(location: &StoreLocation) -> Result<Self, StoreError> {
         let connection = match location {
             StoreLocation::Memory => Connection::open_in_memory()?,
-            StoreLocation::File(path) => Connection::open(path)?,
+            StoreLocation::File(path) => {
+                // It holds workers' tokens; SQLite gives its other files the same mode.
+                std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+                Connection::open(path)?
+            }
         };
         connection.pragma_update(None, "journal_mode", "WAL")?;
         let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;

@@ -146,6 +146,25 @@ fn a_worker_that_is_asked_to_leave_leaves_a_checkpoint_and_its_place() {
 }
 
 #[test]
+fn workers_train_on_without_their_coordinator_and_go_on_with_the_next() {
+    let job = job();
+    let whole = launched(&job);
+    let mut daemon = Daemon::start(&job);
+    let id = submit(&job, &daemon, &[]);
+    let join = ["--ticket", "ticket"];
+    let (first, second) = (rank(&job, 0, &join), rank(&job, 1, &join));
+    wait_for_step(&job, "out", 15);
+    daemon.kill();
+    let at = job.losses("out").len() as u64;
+    wait_for_step(&job, "out", at + 5);
+    daemon.start_again(&job);
+    let (first, second) = (end(first), end(second));
+    assert_eq!((first.code(), second.code()), (0, 0), "{}\n{}", first.stderr(), second.stderr());
+    assert_eq!(state(&job, &daemon, &id)["state"], "succeeded");
+    assert_eq!(results(&job, "out"), whole);
+}
+
+#[test]
 fn strangers_and_mistakes_are_refused_in_a_sentence() {
     let job = job();
     let daemon = Daemon::start(&job);

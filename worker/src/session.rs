@@ -175,7 +175,8 @@ impl Session {
 }
 
 /// Comes back to a coordinator whose connection broke, while the compute thread goes on: the ring needs no
-/// coordinator. `None` for a worker without an attendant, and when patience has run out.
+/// coordinator. `None` for a worker without an attendant, when the coordinator knows this life no more, and when patience
+/// has run out.
 async fn rejoin(
     session: &Session,
     talk: &mut Talk,
@@ -191,17 +192,27 @@ async fn rejoin(
             talk.say = Some(say);
             talk.say(Say::Hello(session.hello(true)));
             match open(&session.ticket, outbound, patience).await {
-                Ok(hear) => return hear,
+                Ok(hear) => return Some(hear),
+                Err(error) if is_refusal(&error) => {
+                    tracing::info!("{error:#}");
+                    return None;
+                }
                 Err(error) => tracing::debug!("{error:#}; trying again"),
             }
             tokio::time::sleep(REJOIN_PAUSE).await;
         }
     };
     tokio::select! {
-        hear = tokio::time::timeout(patience, trying) => hear.ok(),
+        hear = tokio::time::timeout(patience, trying) => hear.ok().flatten(),
         // The attendant has been told that this life is over, or is gone itself.
         _ = lifeline => None,
     }
+}
+
+/// Whether the coordinator has no place for this worker any more, such as one that came back without knowing its life.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    let code = error.downcast_ref::<tonic::Status>().map(tonic::Status::code);
+    matches!(code, Some(tonic::Code::FailedPrecondition | tonic::Code::PermissionDenied))
 }
 
 /// A connection to a coordinator.

@@ -10,7 +10,7 @@ use crate::config::StoreLocation;
 use crate::driver::{Assignment, Driver, Inbox};
 use crate::job::{self, Machine, Memory};
 use crate::launch::{Attendants, Launching, LocalLauncher};
-use crate::store::{Durability, Record, StoreError};
+use crate::store::{Durability, Record, StoreError, WorkerToken};
 
 impl Registry {
     /// Queues a job; it starts when there is room, an external one at once. `spec` is resolved. Gives the job's
@@ -38,6 +38,7 @@ impl Registry {
             finished_unix_ms: None,
             processes,
             external,
+            worker_token: external.then(|| WorkerToken(token.clone())),
             output_dir: spec.output_dir.clone(),
             progress: None,
             failure: None,
@@ -102,12 +103,7 @@ impl Registry {
         let mut free = self.0.config.slots;
         let open = self.list().into_iter().filter(|record| !record.state.is_final());
         for (order, record) in (1..).zip(open) {
-            if record.external {
-                // Its attendants' token went with the coordinator that gave it.
-                self.give_up(&record.id, "something else places its workers: submit it again with --resume");
-                continue;
-            }
-            if self.0.config.worker_program.is_none() {
+            if self.0.config.worker_program.is_none() && !record.external {
                 self.give_up(&record.id, "this one has no squad-worker program (--worker)");
                 continue;
             }
@@ -121,15 +117,15 @@ impl Registry {
             let (driver, received) = self.adopt(&record, spec, order);
             let at_work = record.state != JobState::Queued && record.memory.is_some();
             if at_work {
-                let room = record.processes <= free;
-                free -= if room { record.processes } else { 0 };
+                let room = record.slots() <= free;
+                free -= if room { record.slots() } else { 0 };
                 let left = driver.left.keys().copied().collect();
                 self.send(&record.id, job::Event::TakeUp { left, room });
             } else if record.state != JobState::Queued {
                 let reason = "the coordinator ended while the job was at work".into();
                 self.record(&record.id, vec![EventBody::State { state: JobState::Queued, reason }]);
             }
-            if record.processes > self.0.config.slots {
+            if record.slots() > self.0.config.slots {
                 let text = format!(
                     "the job needs {} slots, and the coordinator has {}: it waits for one that is started with --slots {}",
                     record.processes, self.0.config.slots, record.processes
@@ -147,7 +143,8 @@ impl Registry {
         let mut jobs = self.lock();
         let entry = jobs.all.entry(record.id.clone()).or_insert_with(|| Entry::of(record.clone()));
         entry.inbox = Some(inbox);
-        entry.token = random_hex(16);
+        // Attendants that come back have the old one.
+        entry.token = record.worker_token.clone().map_or_else(|| random_hex(16), |token| token.0);
         entry.order = order;
         // Until its workers are gone it holds their slots.
         entry.started = record.state != JobState::Queued;
@@ -205,15 +202,14 @@ impl Registry {
             let mut jobs = self.lock();
             jobs.ending = true;
             let open = jobs.all.values().filter(|entry| !entry.record.state.is_final());
-            open.filter_map(|entry| Some((entry.inbox.clone()?, entry.record.external))).collect()
+            open.filter_map(|entry| entry.inbox.clone()).collect()
         };
-        let stored = self.0.config.store != StoreLocation::Memory;
-        for (inbox, external) in &open {
-            let comes_back = stored && !external;
+        let comes_back = self.0.config.store != StoreLocation::Memory;
+        for inbox in &open {
             // A driver that is gone has ended its job.
             inbox.send(Inbox::Event(job::Event::Shutdown { comes_back })).ok();
         }
-        for (inbox, _) in open {
+        for inbox in open {
             inbox.closed().await;
         }
     }

@@ -206,7 +206,8 @@ impl Attendant {
         match &self.process {
             Some(process) if process.generation == ticket.generation => return Ok(()),
             Some(process) => {
-                process.kill(true);
+                // A coordinator that came back knows nothing of this life, which may yet leave a checkpoint.
+                process.end_within(self.source.deadlines().stop_grace);
                 self.next = Some(ticket);
             }
             None if self.leave_by.is_some() => {}

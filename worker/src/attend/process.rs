@@ -78,6 +78,17 @@ impl Process {
         Ok(Self { generation, group: Pid::from_raw(pid as i32), _stdin: stdin })
     }
 
+    /// Asks the worker to end, and kills it after a while.
+    pub(crate) fn end_within(&self, grace: Duration) {
+        self.kill(false);
+        let group = self.group;
+        tokio::spawn(async move {
+            tokio::time::sleep(grace).await;
+            // It is gone by now, usually.
+            killpg(group, Signal::SIGKILL).ok();
+        });
+    }
+
     /// Signals the worker's whole group; a group that is gone is no error.
     pub(crate) fn kill(&self, hard: bool) {
         let signal = if hard { Signal::SIGKILL } else { Signal::SIGTERM };
