@@ -170,6 +170,14 @@ impl Hello {
     }
 }
 
+/// Reads a hello and writes it again, for fuzzers.
+pub(crate) fn read_hello(mut bytes: &[u8]) {
+    if let Ok((hello, raw)) = Hello::read(&mut bytes) {
+        // A name that is no UTF-8 is changed by reading it; the codes are made over what was sent.
+        assert!(hello.encode() == raw || hello.job.contains(char::REPLACEMENT_CHARACTER));
+    }
+}
+
 /// `N` bytes from `at` on.
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut array = [0; N];

@@ -79,6 +79,23 @@ pub use schedule::spans;
 pub use tcp::RingListener;
 pub use topology::{Compression, Fence, Topology, Transport};
 
+/// What is done with bytes that come over a connection of the ring, for fuzzers: a hello, a header of a frame, a notice.
+#[doc(hidden)]
+pub fn hostile(bytes: &[u8]) {
+    handshake::read_hello(bytes);
+    if let Some((first, rest)) = bytes.split_first_chunk::<{ frame::HEADER }>() {
+        let fence = first.last_chunk::<8>().map_or(0, |fence| u64::from_le_bytes(*fence));
+        if let Ok(header) = frame::Header::decode(first, fence) {
+            // What is understood is what is said.
+            assert_eq!(frame::Header::decode(&header.encode(), fence).as_ref(), Ok(&header));
+            assert!(!header.describe().is_empty());
+        }
+        if let Some(notice) = frame::Notice::decode(rest) {
+            assert!(notice.payload().len() <= frame::MAX_NOTICE);
+        }
+    }
+}
+
 /// Operations in which all ranks of a world take part.
 ///
 /// All ranks call the same operations in the same order with buffers of the same length; where they do not,

@@ -73,6 +73,15 @@ pub fn read(path: &Path) -> Result<Tensors, WeightsError> {
     Ok(contents.tensors)
 }
 
+/// Reads all tensors of a file that holds them itself, given as its bytes. See [`read`].
+///
+/// # Errors
+/// When they are damaged, ask for code to be run, or are of no format known here.
+pub fn read_bytes(bytes: &[u8]) -> Result<Tensors, WeightsError> {
+    let contents = whole(format::recognise(bytes), bytes).map_err(Fault::of(Path::new("the bytes")))?;
+    Ok(contents.tensors)
+}
+
 /// Reads the weights of a folder in Hugging Face layout: `model.safetensors`, else its index, else
 /// `pytorch_model.bin`, else its index. Gives back which file it was.
 ///
