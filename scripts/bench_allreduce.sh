@@ -20,7 +20,7 @@ line {"procs": {"2": [{"bytes", "median_s", "correct"}, ...]}}. gloo has TCP onl
   --largest MIB      largest buffer, default 64; smallest 4 KiB, in steps of four
   --seconds S        about how long to measure each size, default 0.3
   --keep DIR         keep what each program printed there
-The defaults take about five minutes on two cores, after a release build of squadctl.
+Builds squadctl as a release first.
 H
 }
 fail() { printf 'bench_allreduce: %s\n' "$*" >&2; exit 2; }
