@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::json;
+use squad_proto::connect::{Trust, as_worker, endpoint};
 use squad_proto::pb::from_worker::Body as Say;
 use squad_proto::pb::to_worker::Body as Hear;
 use squad_proto::pb::{self, workers_client::WorkersClient};
@@ -265,11 +266,11 @@ async fn keep_beating(
 
 impl Session {
     async fn open(ticket: &Ticket, ring_address: String) -> anyhow::Result<Self> {
-        let mut client = WorkersClient::connect(ticket.server.clone()).await?;
+        let trust = Trust { certificates: ticket.certificates.clone(), identity: None };
+        let mut client = WorkersClient::new(endpoint(&ticket.server, &trust)?.connect().await?);
         let fence = pb::Fence::from(&ticket.fence());
         let (out, messages) = mpsc::channel(64);
         let hello = pb::Hello {
-            token: ticket.token.clone(),
             slot: ticket.slot,
             pid: std::process::id(),
             host: "localhost".into(),
@@ -277,7 +278,8 @@ impl Session {
             rejoins: false,
         };
         out.send(pb::FromWorker { fence: Some(fence.clone()), body: Some(Say::Hello(hello)) }).await?;
-        let orders = client.session(ReceiverStream::new(messages)).await?.into_inner();
+        let call = as_worker(ReceiverStream::new(messages), &ticket.job, &ticket.token)?;
+        let orders = client.session(call).await?.into_inner();
         let step = Arc::new(AtomicU64::new(0));
         let beat = squad_proto::Deadlines::from_patience(ticket.patience()).beat;
         // A weak sender: the session ends with the worker's own.

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::limits::Limits;
+
 /// What a coordinator is told when it starts.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -17,6 +19,22 @@ pub struct Config {
     pub slots: u32,
     /// Threads of each worker; by default the cores are shared out.
     pub threads: Option<usize>,
+    /// Folders that jobs may read and write in, `root` among them; `None` for a coordinator that serves only the user
+    /// who started it.
+    pub allowed: Option<Vec<PathBuf>>,
+    /// How much it takes in.
+    pub limits: Limits,
+    /// How workers on other machines reach it; `None` when none can.
+    pub reach: Option<Reach>,
+}
+
+/// How a coordinator is reached from other machines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Its address, such as `https://train.example:7311`.
+    pub url: String,
+    /// Certificates (PEM) that vouch for it; those of the system when `None`.
+    pub certificates: Option<String>,
 }
 
 /// Where jobs are remembered.

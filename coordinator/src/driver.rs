@@ -268,7 +268,11 @@ impl Driver {
                     tracing::info!("{}: rank {slot} is attended to by process {pid} on {host}", self.job.id);
                 }
                 // One that hung up meanwhile is followed by the end of its stream.
-                admit.send(answer.map(|()| Sink::new(&self.log(slot)))).ok();
+                admit
+                    .send(
+                        answer.map(|()| Sink::new(&self.log(slot), self.registry.config().limits.log_bytes)),
+                    )
+                    .ok();
             }
             Inbox::AttendantGone { slot, instance } => {
                 let open = sessions.get(&slot).is_some_and(|seat| seat.outbound.is_some());
@@ -378,6 +382,7 @@ impl Driver {
         let world = self.machine.world();
         Ticket {
             server: self.job.server.clone(),
+            certificates: None,
             job: self.job.id.clone(),
             generation,
             slot,

@@ -8,21 +8,35 @@
 //!                              ▲                                                       │
 //!                              └───────── events: grpc/workers, launch ◄───────────────┘
 //! ```
+//! Connections come in through `door`, which counts and encrypts them; `access` says who may do what, and `confine`
+//! which folders jobs may name.
+//!
 //! What users see in a browser, and what Prometheus reads, is served by `web`: it asks the registry and decides nothing.
 #![forbid(unsafe_code)]
 
+mod access;
+mod certificate;
 mod config;
+mod confine;
+mod door;
 mod driver;
 mod grpc;
 pub mod job;
 mod launch;
+mod limits;
 mod logs;
 mod metrics;
+mod private_file;
 mod registry;
 mod serve;
 mod state_lock;
 mod store;
 mod web;
 
-pub use config::{Config, ConfigError, StoreLocation, find_worker_program};
+pub use access::{Role, TokenError, TokenFile, TokenRow};
+pub use certificate::{CertificateError, make_certificates};
+pub use config::{Config, ConfigError, Reach, StoreLocation, find_worker_program};
+pub use door::{Tls, TlsError};
+pub use limits::Limits;
+pub use private_file::{NotPrivate, check_private};
 pub use serve::{ServeError, Server};

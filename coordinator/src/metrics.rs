@@ -28,6 +28,85 @@ struct OfJob {
     job_id: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfReason {
+    reason: &'static str,
+}
+
+/// Why something was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Too many connections.
+    Connections,
+    /// Too many connections from one address.
+    ConnectionsOfAddress,
+    /// No TLS, or a certificate of another authority.
+    Handshake,
+    /// Nothing whole came in time.
+    Slow,
+    /// A connection that rested for too long.
+    Idle,
+    /// No token or certificate, or a wrong one.
+    Token,
+    /// A token whose role is not enough.
+    Role,
+    /// A message that is too large.
+    Message,
+    /// A spec that is too large.
+    Spec,
+    /// A path outside of the folders that jobs may use.
+    Path,
+    /// Too many jobs wait.
+    Queue,
+    /// A worker with the token of another job, or none.
+    Worker,
+}
+
+impl Reason {
+    const ALL: [Self; 12] = [
+        Self::Connections,
+        Self::ConnectionsOfAddress,
+        Self::Handshake,
+        Self::Slow,
+        Self::Idle,
+        Self::Token,
+        Self::Role,
+        Self::Message,
+        Self::Spec,
+        Self::Path,
+        Self::Queue,
+        Self::Worker,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::ConnectionsOfAddress => "connections_per_address",
+            Self::Handshake => "handshake",
+            Self::Slow => "slow",
+            Self::Idle => "idle",
+            Self::Token => "token",
+            Self::Role => "role",
+            Self::Message => "message",
+            Self::Spec => "spec",
+            Self::Path => "path",
+            Self::Queue => "queue",
+            Self::Worker => "worker",
+        }
+    }
+}
+
+/// Counts what was refused. Cloning shares the counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refusals(Family<OfReason, Counter>);
+
+impl Refusals {
+    /// One more.
+    pub(crate) fn count(&self, reason: Reason) {
+        self.0.get_or_create(&OfReason { reason: reason.as_str() }).inc();
+    }
+}
+
 type JobFigure = Family<OfJob, Gauge<f64, AtomicU64>>;
 
 /// Counts and figures of one coordinator, kept up to date by the events of its jobs.
@@ -38,6 +117,7 @@ pub(crate) struct Metrics {
     restarts: Family<OfCode, Counter>,
     steps: Counter,
     unstored: Counter,
+    refusals: Refusals,
     running: Running,
 }
 
@@ -72,9 +152,13 @@ impl Metrics {
             restarts: Family::default(),
             steps: Counter::default(),
             unstored: Counter::default(),
+            refusals: Refusals::default(),
             running: Running::default(),
             registry,
         };
+        for reason in Reason::ALL {
+            drop(metrics.refusals.0.get_or_create(&OfReason { reason: reason.as_str() }));
+        }
         // A series that is there before its first failure lets a rule see the first one.
         for code in FailureCode::ALL {
             drop(metrics.failures.get_or_create(&OfCode { code: code.as_str() }));
@@ -103,6 +187,11 @@ impl Metrics {
             "unstored_events",
             "Events that could not be written to the job store",
             self.unstored.clone(),
+        );
+        all.register(
+            "refused",
+            "Connections and requests that were refused, by why",
+            self.refusals.0.clone(),
         );
         let running = &self.running;
         let figures = [
@@ -153,6 +242,11 @@ impl Metrics {
     /// Counts an event that the store did not take.
     pub(crate) fn lost_event(&self) {
         self.unstored.inc();
+    }
+
+    /// Where refusals are counted.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// All of it in the text form that Prometheus reads.
@@ -243,6 +337,7 @@ mod tests {
             external: false,
             worker_token: None,
             output_dir: String::new(),
+            submitter: None,
             progress: None,
             failure: None,
             results: None,

@@ -52,6 +52,9 @@ pub(crate) enum SubmitError {
         "this coordinator has no squad-worker program; submit the job with --external, and start its workers"
     )]
     NoWorker,
+    /// Too many wait already.
+    #[error("{0} jobs wait for their turn, and no more may; submit it again later, or raise --max-queued")]
+    Full(usize),
     /// It could not be written down.
     #[error(transparent)]
     Store(#[from] StoreError),

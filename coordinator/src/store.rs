@@ -35,6 +35,9 @@ pub(crate) struct Record {
     #[serde(default)]
     pub(crate) worker_token: Option<WorkerToken>,
     pub(crate) output_dir: String,
+    /// Name of the token that it was submitted with; none where no token was needed.
+    #[serde(default)]
+    pub(crate) submitter: Option<String>,
     pub(crate) progress: Option<Progress>,
     pub(crate) failure: Option<FailureReport>,
     pub(crate) results: Option<serde_json::Value>,

@@ -11,9 +11,12 @@
 //! | [`recipes`] | the replaced program's settings for each model, ready to run |
 //! | [`nearest`] | what a mistyped name was most likely meant to be |
 //! | [`ticket`] | what a worker is told at birth |
+//! | `connect` | how a coordinator is reached, and how one shows who one is (feature `rpc`) |
 //! | `wire` | domain types to protobuf and back (feature `rpc`) |
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "rpc")]
+pub mod connect;
 pub mod deadlines;
 pub mod event;
 pub mod failure;

@@ -18,6 +18,9 @@ use crate::task::Task;
 pub struct Ticket {
     /// Where the coordinator listens, such as `http://127.0.0.1:41234`.
     pub server: String,
+    /// Certificates (PEM) that vouch for the coordinator of an `https` address; those of the system when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<String>,
     /// The job.
     pub job: JobId,
     /// Its life.
@@ -47,6 +50,9 @@ pub struct Ticket {
 pub struct Invitation {
     /// Where the coordinator can be reached.
     pub server: String,
+    /// Certificates (PEM) that vouch for the coordinator of an `https` address; those of the system when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<String>,
     /// The job.
     pub job: JobId,
     /// Proof towards the coordinator and, in the ring, towards the other workers.
@@ -105,6 +111,7 @@ mod tests {
         let spec = serde_json::json!({"name": "a", "model": "m", "output_dir": "o", "data": {}});
         let ticket = super::Ticket {
             server: "http://127.0.0.1:1".into(),
+            certificates: None,
             job: super::JobId("a-1".into()),
             generation: super::Generation::FIRST,
             slot: 0,
@@ -118,6 +125,7 @@ mod tests {
         assert!(!format!("{ticket:?}").contains("very-secret"));
         let invitation = super::Invitation {
             server: "http://127.0.0.1:1".into(),
+            certificates: None,
             job: super::JobId("a-1".into()),
             token: "very-secret".into(),
             world: 2,

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "support for tests only")]
 
+pub mod attack;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -102,7 +104,10 @@ impl Job {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("squadctl"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
-        command.env_remove("SQUADCTL_SERVER").env("SQUAD_WORKER", program("squad-worker"));
+        for name in ["SQUADCTL_SERVER", "SQUADCTL_TOKEN", "SQUADCTL_TOKEN_FILE", "SQUADCTL_CA"] {
+            command.env_remove(name);
+        }
+        command.env("SQUAD_WORKER", program("squad-worker"));
         command
     }
 
@@ -158,40 +163,56 @@ pub struct Daemon {
     process: Child,
     /// Where it listens, as `--server` wants it.
     pub url: String,
+    /// What it and its workers write to standard error.
+    pub log: PathBuf,
 }
 
 impl Daemon {
     /// Starts a daemon whose root is the job's folder.
     pub fn start(job: &Job) -> Self {
-        Self::listen(job, "127.0.0.1:0")
+        Self::start_with(job, &program("squad-worker"), &["--listen", "127.0.0.1:0", "--web", "off"])
     }
 
     /// Starts the next daemon at the address of one that has ended, with its state.
     pub fn start_again(&mut self, job: &Job) {
         let address = self.url.trim_start_matches("http://").to_owned();
-        *self = Self::listen(job, &address);
+        *self = Self::start_with(job, &program("squad-worker"), &["--listen", &address, "--web", "off"]);
     }
 
-    fn listen(job: &Job, address: &str) -> Self {
+    /// The same with another worker program, and more arguments: `--listen` among them.
+    pub fn start_with(job: &Job, worker: &Path, arguments: &[&str]) -> Self {
         let port_file = job.path("port");
         if port_file.exists() {
             std::fs::remove_file(&port_file).expect("removable");
         }
+        let log = job.path("daemon.log");
+        let said = std::fs::File::options().create(true).append(true).open(&log).expect("writable");
         let process = Command::new(program("squad-coordinator"))
-            .args(["serve", "--listen", address, "--web", "off", "--slots", "4", "--root"])
+            .args(["serve", "--slots", "4", "--root"])
             .arg(job.path(""))
+            .arg("--allow-path")
+            .arg(minilm())
+            .arg("--allow-path")
+            .arg(repository().join("tests/data"))
             .arg("--state")
             .arg(job.path("state"))
             .arg("--port-file")
             .arg(&port_file)
             .arg("--worker")
-            .arg(program("squad-worker"))
-            .stderr(Stdio::null())
+            .arg(worker)
+            .args(arguments)
+            .stderr(said)
             .spawn()
             .expect("the daemon starts");
         wait_for("the daemon's port", || port_file.exists());
         let address = std::fs::read_to_string(&port_file).expect("readable");
-        Self { process, url: format!("http://{}", address.trim()) }
+        let scheme = if arguments.contains(&"--tls-cert") { "https" } else { "http" };
+        Self { process, url: format!("{scheme}://{}", address.trim()), log }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> i32 {
+        self.process.id() as i32
     }
 
     /// Kills the daemon, and nobody else.

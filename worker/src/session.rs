@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use anyhow::Context;
+use squad_proto::connect::{Trust, as_worker, endpoint};
 use squad_proto::pb::from_worker::Body as Say;
 use squad_proto::pb::to_worker::Body as Hear;
 use squad_proto::{Deadlines, FailureReport, Fence, Ticket, pb};
@@ -142,7 +143,6 @@ pub(crate) async fn run(
 impl Session {
     fn hello(&self, rejoins: bool) -> pb::Hello {
         pb::Hello {
-            token: self.ticket.token.clone(),
             slot: self.ticket.slot,
             pid: std::process::id(),
             host: nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -219,11 +219,9 @@ fn is_refusal(error: &anyhow::Error) -> bool {
 ///
 /// # Errors
 /// When nobody answers at that address.
-pub(crate) async fn channel(server: &str) -> anyhow::Result<tonic::transport::Channel> {
-    let endpoint = tonic::transport::Endpoint::from_shared(server.to_owned())
-        .with_context(|| format!("{server} is no address of a coordinator, such as http://HOST:PORT"))?;
+pub(crate) async fn channel(server: &str, trust: &Trust) -> anyhow::Result<tonic::transport::Channel> {
     // A machine that is cut off says nothing: it is asked.
-    let endpoint = endpoint
+    let endpoint = endpoint(server, trust)?
         .connect_timeout(CONNECT)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
@@ -236,8 +234,10 @@ async fn open(
     patience: Duration,
 ) -> anyhow::Result<Streaming<pb::ToWorker>> {
     let connect = async {
-        let mut client = pb::workers_client::WorkersClient::new(channel(&ticket.server).await?);
-        let answer = client.session(UnboundedReceiverStream::new(outbound)).await?;
+        let trust = Trust { certificates: ticket.certificates.clone(), identity: None };
+        let mut client = pb::workers_client::WorkersClient::new(channel(&ticket.server, &trust).await?);
+        let call = as_worker(UnboundedReceiverStream::new(outbound), &ticket.job, &ticket.token)?;
+        let answer = client.session(call).await?;
         anyhow::Ok(answer.into_inner())
     };
     tokio::time::timeout(patience, connect)

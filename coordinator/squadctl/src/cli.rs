@@ -257,12 +257,25 @@ Examples:
     },
 }
 
-/// Which daemon.
+/// Which daemon, and how it is reached. A token is in SQUADCTL_TOKEN or in a file, never among the arguments, which
+/// everybody on a machine can read.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServerArgs {
-    /// The daemon's address.
+    /// The daemon's address: http://HOST:PORT, or https://HOST:PORT.
     #[arg(long, env = "SQUADCTL_SERVER", default_value = "http://127.0.0.1:7311", value_name = "URL")]
     pub(crate) server: String,
+    /// Certificates (PEM) of those who vouch for an https daemon [default: those of the system].
+    #[arg(long, env = "SQUADCTL_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Your own certificate (PEM), where the daemon asks for one.
+    #[arg(long, env = "SQUADCTL_CERT", value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key (PEM), which only you may be able to read.
+    #[arg(long, env = "SQUADCTL_KEY", value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// A file with your token, which only you may be able to read; SQUADCTL_TOKEN holds the token itself.
+    #[arg(long, env = "SQUADCTL_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// Which job of which daemon.

@@ -4,25 +4,45 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use squad_proto::connect::{Bearer, Trust, endpoint};
 use squad_proto::pb;
 use squad_proto::pb::jobs_client::JobsClient;
 use squad_proto::{Invitation, JobId, Task};
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status, Streaming};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status, Streaming};
 
+use crate::cli::ServerArgs;
 use crate::fault::BadUsage;
 use crate::job::Job;
+use crate::keys;
 
 /// A daemon on the same network answers within this, or not at all.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Room for the list of a daemon with many jobs, whose results and specs come along.
 const LARGEST_ANSWER: usize = 256 << 20;
 
+/// Puts the user's token into every call.
+#[derive(Clone, Debug)]
+struct Shows(Option<Bearer>);
+
+impl Interceptor for Shows {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(bearer) = &self.0 {
+            bearer.put(&mut request);
+        }
+        Ok(request)
+    }
+}
+
 /// A connection to a coordinator.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    jobs: JobsClient<Channel>,
+    jobs: JobsClient<InterceptedService<Channel, Shows>>,
     url: String,
+    /// By which it is known, where it is reached over TLS.
+    certificates: Option<String>,
 }
 
 /// A job that was taken.
@@ -31,13 +51,17 @@ pub(crate) struct Submitted {
     pub(crate) job: String,
     /// For an external job: what its workers prove themselves with.
     worker_token: String,
+    /// Where they reach the coordinator, and by which certificates they know it.
+    worker_server: String,
+    worker_certificates: Option<String>,
 }
 
 impl Submitted {
     /// What lets workers join that something else places.
-    pub(crate) fn invitation(&self, server: &str, world: u32, patience_s: f64) -> Invitation {
+    pub(crate) fn invitation(&self, world: u32, patience_s: f64) -> Invitation {
         Invitation {
-            server: server.to_owned(),
+            server: self.worker_server.clone(),
+            certificates: self.worker_certificates.clone(),
             job: JobId(self.job.clone()),
             token: self.worker_token.clone(),
             world,
@@ -47,25 +71,22 @@ impl Submitted {
 }
 
 impl Client {
-    /// Where the daemon is.
-    pub(crate) fn url(&self) -> &str {
-        &self.url
+    /// Connects to the daemon that the user means, with what the user has to show.
+    pub(crate) async fn connect(server: &ServerArgs) -> anyhow::Result<Self> {
+        Self::open(&server.server, &keys::trust(server)?, keys::token(server)?.as_deref()).await
     }
 
-    /// Connects to a daemon.
-    pub(crate) async fn connect(url: &str) -> anyhow::Result<Self> {
+    /// Connects to an address.
+    pub(crate) async fn open(url: &str, trust: &Trust, token: Option<&str>) -> anyhow::Result<Self> {
         let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-        let endpoint = Endpoint::from_shared(url.clone())
-            .ok()
-            .filter(|endpoint| endpoint.uri().scheme_str() == Some("http"))
-            .ok_or_else(|| BadUsage(format!("--server {url}: write it as http://HOST:PORT")))?;
-        let channel = endpoint.connect_timeout(CONNECT).connect().await.map_err(|_| {
-            anyhow!(
-                "no daemon answers at {url}; start one with `squad-coordinator serve`, or name another with \
-                 --server URL or SQUADCTL_SERVER"
-            )
-        })?;
-        Ok(Self { jobs: JobsClient::new(channel).max_decoding_message_size(LARGEST_ANSWER), url })
+        let wrong = |error: squad_proto::connect::ConnectError| BadUsage(format!("--server {error}"));
+        let endpoint = endpoint(&url, trust).map_err(wrong)?;
+        let bearer = token.map(|token| Bearer::new(token, &endpoint)).transpose().map_err(wrong)?;
+        let channel =
+            endpoint.connect_timeout(CONNECT).connect().await.map_err(|error| unreached(&url, &error))?;
+        let jobs = JobsClient::with_interceptor(channel, Shows(bearer));
+        let jobs = jobs.max_decoding_message_size(LARGEST_ANSWER);
+        Ok(Self { jobs, url, certificates: trust.certificates.clone() })
     }
 
     /// Submits a spec (JSON). 0 processes means the spec's workers.
@@ -79,8 +100,13 @@ impl Client {
         let task_json = serde_json::to_string(task).context("cannot write the task as JSON")?;
         let request = pb::SubmitRequest { spec_json, task_json, processes, external };
         let reply = self.jobs.clone().submit(request).await.map_err(|status| self.fault(&status))?;
-        let pb::SubmitReply { job, worker_token } = reply.into_inner();
-        Ok(Submitted { job, worker_token })
+        let reply = reply.into_inner();
+        // Where the coordinator says nothing of its own, workers reach it as its users do.
+        let (worker_server, worker_certificates) = match reply.worker_server {
+            own if own.is_empty() => (self.url.clone(), self.certificates.clone()),
+            own => (own, Some(reply.worker_certificates).filter(|pem| !pem.is_empty())),
+        };
+        Ok(Submitted { job: reply.job, worker_token: reply.worker_token, worker_server, worker_certificates })
     }
 
     /// One job.
@@ -125,11 +151,16 @@ impl Client {
     pub(crate) fn fault(&self, status: &Status) -> anyhow::Error {
         let message = status.message();
         match status.code() {
-            Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition => {
-                BadUsage(message.to_owned()).into()
-            }
+            Code::InvalidArgument
+            | Code::NotFound
+            | Code::FailedPrecondition
+            | Code::Unauthenticated
+            | Code::PermissionDenied => BadUsage(message.to_owned()).into(),
             // The daemon said so itself: a connection that broke has a source.
             Code::Unavailable if status.source().is_none() => {
+                anyhow!("the daemon at {} refused: {message}", self.url)
+            }
+            Code::ResourceExhausted | Code::OutOfRange => {
                 anyhow!("the daemon at {} refused: {message}", self.url)
             }
             Code::Unavailable | Code::Unknown | Code::Cancelled => anyhow!(
@@ -150,6 +181,24 @@ pub(crate) fn is_broken(status: &Status) -> bool {
         Code::Unavailable => status.source().is_some(),
         code => matches!(code, Code::Unknown | Code::Cancelled),
     }
+}
+
+/// Why there is no connection. What went wrong with TLS is told: its cure is another than a daemon's start.
+fn unreached(url: &str, error: &tonic::transport::Error) -> anyhow::Error {
+    let text = anyhow::Chain::new(error).last().map(ToString::to_string).unwrap_or_default();
+    if ["certificate", "Certificate", "HandshakeFailure", "corrupt message"]
+        .iter()
+        .any(|word| text.contains(word))
+    {
+        return anyhow!(
+            "the daemon at {url} and this program do not trust each other: {text}; give the daemon's authority with \
+             --ca FILE, and ask for it under a name of its certificate"
+        );
+    }
+    anyhow!(
+        "no daemon answers at {url}; start one with `squad-coordinator serve`, or name another with \
+         --server URL or SQUADCTL_SERVER"
+    )
 }
 
 /// The identifier that equals `given`, or the only one that begins with it.

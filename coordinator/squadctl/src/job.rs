@@ -26,6 +26,9 @@ pub(crate) struct Job {
     pub(crate) workers: u32,
     /// Where it writes.
     pub(crate) output_dir: String,
+    /// Name of the token that it was submitted with, where tokens are needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) submitter: Option<String>,
     /// Its last progress report.
     pub(crate) progress: Option<Progress>,
     /// Why it failed.
@@ -67,6 +70,7 @@ impl TryFrom<pb::Job> for Job {
             finished_unix_ms: job.finished_unix_ms,
             workers: job.workers,
             output_dir: job.output_dir,
+            submitter: Some(job.submitter).filter(|name| !name.is_empty()),
         })
     }
 }

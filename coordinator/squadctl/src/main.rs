@@ -6,6 +6,7 @@
 //! | `cli` | every command, flag and example |
 //! | `commands` | what each command does |
 //! | `job_file` | from a spec's file to a job that can be submitted |
+//! | `keys` | the token and the certificates that a user has |
 //! | `client` | the daemon's gRPC service, its errors in a user's words |
 //! | `ticket_file` | what lets workers join that something else places |
 //! | `follow` | watching a job to its end, and what Ctrl-C means there |
@@ -23,6 +24,7 @@ mod figures;
 mod follow;
 mod job;
 mod job_file;
+mod keys;
 mod output;
 mod report;
 mod sizes;

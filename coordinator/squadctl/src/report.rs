@@ -208,6 +208,7 @@ mod tests {
             finished_unix_ms: Some(152_000),
             workers: 2,
             output_dir: "/out".into(),
+            submitter: None,
             progress: None,
             failure: None,
             results: None,

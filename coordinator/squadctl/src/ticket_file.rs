@@ -57,6 +57,7 @@ mod tests {
         std::fs::write(&path, "stale").unwrap();
         let invitation = Invitation {
             server: "http://127.0.0.1:1".into(),
+            certificates: None,
             job: squad_proto::JobId("a-1".into()),
             token: "secret".into(),
             world: 2,

@@ -8,29 +8,23 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Response, Status, Streaming};
 
-use super::workers::same_secret;
 use crate::driver::Inbox;
 use crate::job::{Event, Exit, Input};
 use crate::launch::{Attendant, Sink, ended};
-use crate::registry::Registry;
+use crate::registry::{Credentials, Registry};
 
 type Answers = UnboundedReceiverStream<Result<pb::ToAttendant, Status>>;
 
-/// Lets an attendant in, and passes on what it says.
+/// Lets an attendant in, which has shown its job's token, and passes on what it says.
 pub(super) async fn attend(
     registry: &Registry,
+    (id, credentials): (JobId, Credentials),
     mut incoming: Streaming<pb::FromAttendant>,
 ) -> Result<Response<Answers>, Status> {
     let first = incoming.next().await.ok_or_else(|| Status::invalid_argument("nobody enlists"))??;
     let Some(Body::Enlist(enlist)) = first.body else {
         return Err(Status::invalid_argument("an attendant enlists first"));
     };
-    let id = JobId(enlist.job);
-    let refused = || Status::permission_denied("no such job, or another token");
-    let credentials = registry.credentials(&id).ok_or_else(refused)?;
-    if !same_secret(&credentials.token, &enlist.token) {
-        return Err(refused());
-    }
     let (outbound, answers) = unbounded_channel();
     let answers = Response::new(UnboundedReceiverStream::new(answers));
     let final_state = || {

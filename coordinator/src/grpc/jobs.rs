@@ -1,15 +1,20 @@
 //! What users ask.
 
-use std::path::Path;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use squad_proto::task::Checkpoint;
 use squad_proto::{Event, JobId, JobSpec, Task, pb, spec};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::access::{Role, User};
+use crate::confine::confine;
 use crate::driver::log_folder;
 use crate::logs::Follower;
+use crate::metrics::Reason;
 use crate::registry::{Registry, SubmitError};
 use crate::store::Record;
 
@@ -29,33 +34,89 @@ impl JobsService {
             .ok_or_else(|| Status::not_found(format!("there is no job {id}; squadctl list shows all")))
     }
 
+    /// A refusal that is counted.
+    fn refuse(&self, reason: Reason, status: Status) -> Status {
+        self.registry.metrics().refusals().count(reason);
+        status
+    }
+
     /// The spec of a request, validated and with absolute paths, and whether its task can be done.
-    fn spec(&self, text: &str, task: &Task) -> Result<JobSpec, Status> {
+    fn spec(&self, text: &str, task: &mut Task) -> Result<JobSpec, Status> {
         let invalid = |e: spec::SpecError| Status::invalid_argument(e.to_string());
+        let most = self.registry.config().limits.spec_bytes;
+        if text.len() > most {
+            let sentence = format!("the spec has {} bytes, and {most} are taken (--max-spec)", text.len());
+            return Err(self.refuse(Reason::Spec, Status::invalid_argument(sentence)));
+        }
         let value = spec::parse(text, "the submitted spec").map_err(invalid)?;
         let mut spec = spec::validate(&value, "the submitted spec").map_err(invalid)?.into_inner();
         let root = &self.registry.config().root;
         spec.resolve_paths(root);
-        if root.join(&spec.model).is_dir() {
+        // A folder, where it is one or is written as one; else a name.
+        if Path::new(&spec.model).is_absolute()
+            || spec.model.starts_with('.')
+            || root.join(&spec.model).is_dir()
+        {
             spec.model = root.join(&spec.model).to_string_lossy().into_owned();
         }
-        let trains = task.trains();
-        let mut problems = Vec::new();
-        for (field, path, wanted, needed) in
-            [("data.train", &spec.data.train, trains, trains), ("data.dev", &spec.data.dev, true, !trains)]
-        {
-            match path {
-                Some(path) if wanted && !Path::new(path).is_file() => {
-                    problems.push(format!("{field}: there is no file {path}"));
-                }
-                None if needed => {
-                    problems.push(format!("{field}: the task needs a file, the spec names none"))
-                }
-                _ => {}
-            }
+        if let Task::Evaluate { checkpoint: Checkpoint::Path(path) } = task {
+            *path = root.join(&*path).to_string_lossy().into_owned();
         }
+        if let Some(allowed) = &self.registry.config().allowed {
+            confine_all(&mut spec, task, allowed)
+                .map_err(|sentences| self.refuse(Reason::Path, Status::invalid_argument(sentences)))?;
+        }
+        let problems = missing(&spec, task);
         if problems.is_empty() { Ok(spec) } else { Err(Status::invalid_argument(problems.join("\n"))) }
     }
+}
+
+/// Puts in the place of each path of a job where it leads. Names every one that leads out of the allowed folders.
+fn confine_all(spec: &mut JobSpec, task: &mut Task, allowed: &[PathBuf]) -> Result<(), String> {
+    let model = Path::new(&spec.model).is_absolute().then_some(("model", &mut spec.model));
+    let of_task = match task {
+        Task::Evaluate { checkpoint: Checkpoint::Path(path) } => Some(("the checkpoint", path)),
+        Task::Train { timeline: Some(path), .. } => Some(("the timeline", path)),
+        _ => None,
+    };
+    let mut paths = vec![("output_dir", &mut spec.output_dir)];
+    paths.extend(model);
+    paths.extend(spec.data.train.as_mut().map(|path| ("data.train", path)));
+    paths.extend(spec.data.dev.as_mut().map(|path| ("data.dev", path)));
+    paths.extend(spec.train.init_from.as_mut().map(|path| ("train.init_from", path)));
+    paths.extend(of_task);
+    let mut problems = Vec::new();
+    for (field, path) in paths {
+        match confine(field, Path::new(&*path), allowed) {
+            Ok(led) => *path = led.to_string_lossy().into_owned(),
+            Err(escape) => problems.push(escape.to_string()),
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
+}
+
+/// The files that a task needs and that are not there, each with its field.
+fn missing(spec: &JobSpec, task: &Task) -> Vec<String> {
+    let trains = task.trains();
+    let mut problems = Vec::new();
+    for (field, path, wanted, needed) in
+        [("data.train", &spec.data.train, trains, trains), ("data.dev", &spec.data.dev, true, !trains)]
+    {
+        match path {
+            Some(path) if wanted && !Path::new(path).is_file() => {
+                problems.push(format!("{field}: there is no file {path}"));
+            }
+            None if needed => problems.push(format!("{field}: the task needs a file, the spec names none")),
+            _ => {}
+        }
+    }
+    problems
+}
+
+/// Who asks: whoever let the request in put that there. A request that nobody let in may do nothing.
+fn asker<T>(request: &Request<T>) -> User {
+    let nobody = User { name: None, role: Role::Read };
+    request.extensions().get::<User>().cloned().unwrap_or(nobody)
 }
 
 /// A record as users see it.
@@ -70,6 +131,7 @@ fn job_of(record: Record) -> pb::Job {
         finished_unix_ms: record.finished_unix_ms,
         workers: record.processes,
         output_dir: record.output_dir,
+        submitter: record.submitter.unwrap_or_default(),
         progress: record.progress.as_ref().map(Into::into),
         failure: record.failure.as_ref().map(Into::into),
         results: record.results.map(|r| pb::Results { json: r.to_string() }),
@@ -80,6 +142,7 @@ fn job_of(record: Record) -> pb::Job {
 #[tonic::async_trait]
 impl pb::jobs_server::Jobs for JobsService {
     async fn submit(&self, request: Request<pb::SubmitRequest>) -> Result<Response<pb::SubmitReply>, Status> {
+        let user = asker(&request);
         let request = request.into_inner();
         let mut task: Task = match request.task_json.as_str() {
             "" => Task::default(),
@@ -88,7 +151,7 @@ impl pb::jobs_server::Jobs for JobsService {
             }
         };
         task.resolve_paths(&self.registry.config().root);
-        let spec = self.spec(&request.spec_json, &task)?;
+        let spec = self.spec(&request.spec_json, &mut task)?;
         let processes = if request.processes == 0 { spec.resources.workers } else { request.processes };
         let slots = self.registry.config().slots;
         if processes > slots && !request.external {
@@ -96,15 +159,23 @@ impl pb::jobs_server::Jobs for JobsService {
                 "the job wants {processes} workers, but the coordinator has {slots} slots; lower resources.workers or start it with --slots {processes}"
             )));
         }
-        let submitted = self.registry.submit(spec, task, processes, request.external);
+        let submitted = self.registry.submit(spec, task, (processes, request.external), user.name);
         let (id, token) = submitted.map_err(|error| match error {
             SubmitError::Ending => Status::unavailable(error.to_string()),
             SubmitError::NoWorker => Status::failed_precondition(error.to_string()),
+            SubmitError::Full(_) => self.refuse(Reason::Queue, Status::resource_exhausted(error.to_string())),
             SubmitError::Store(_) => Status::internal(error.to_string()),
         })?;
         // Whoever may submit may run the workers; nobody else is told.
         let worker_token = if request.external { token } else { String::new() };
-        Ok(Response::new(pb::SubmitReply { job: id.0, worker_token }))
+        let reach = self.registry.config().reach.clone().filter(|_| request.external);
+        let (worker_server, certificates) = reach.map(|reach| (reach.url, reach.certificates)).unzip();
+        Ok(Response::new(pb::SubmitReply {
+            job: id.0,
+            worker_token,
+            worker_server: worker_server.unwrap_or_default(),
+            worker_certificates: certificates.flatten().unwrap_or_default(),
+        }))
     }
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::Job>, Status> {
@@ -117,7 +188,13 @@ impl pb::jobs_server::Jobs for JobsService {
     }
 
     async fn cancel(&self, request: Request<pb::CancelRequest>) -> Result<Response<pb::Job>, Status> {
+        let user = asker(&request);
         let record = self.job(&request.into_inner().job)?;
+        if !user.may_change(record.submitter.as_deref()) {
+            let sentence =
+                format!("{} is another's: only that token, or one of the role admin, cancels it", record.id);
+            return Err(self.refuse(Reason::Role, Status::permission_denied(sentence)));
+        }
         self.registry.cancel(&record.id);
         Ok(Response::new(job_of(self.job(record.id.as_str())?)))
     }
@@ -195,18 +272,28 @@ async fn send_lines(
 ) {
     let folder = log_folder(&record.output_dir, &record.id);
     let mut followers = Follower::all(&folder, record.processes, request.rank);
-    let mut first = true;
+    let (mut first, tail) = (true, request.tail as usize);
     loop {
         // Asked before reading: nothing is written after the end.
         let ended = registry.get(&record.id).is_none_or(|r| r.state.is_final());
         for follower in &mut followers {
-            let lines = follower.lines();
-            let skip =
-                if first && request.tail > 0 { lines.len().saturating_sub(request.tail as usize) } else { 0 };
-            for text in lines.into_iter().skip(skip) {
-                if to_user.send(Ok(pb::LogLine { rank: follower.rank, text })).await.is_err() {
+            let mut last = VecDeque::new();
+            loop {
+                let lines = follower.lines();
+                if lines.is_empty() {
+                    break;
+                }
+                last.extend(lines);
+                if first && tail > 0 {
+                    last.drain(..last.len().saturating_sub(tail));
+                    continue;
+                }
+                if !send_all(&to_user, follower.rank, &mut last).await {
                     return;
                 }
+            }
+            if !send_all(&to_user, follower.rank, &mut last).await {
+                return;
             }
         }
         first = false;
@@ -215,4 +302,18 @@ async fn send_lines(
         }
         tokio::time::sleep(FOLLOW).await;
     }
+}
+
+/// Sends lines of a rank; false when the user is gone.
+async fn send_all(
+    to_user: &Sender<Result<pb::LogLine, Status>>,
+    rank: u32,
+    lines: &mut VecDeque<String>,
+) -> bool {
+    for text in lines.drain(..) {
+        if to_user.send(Ok(pb::LogLine { rank, text })).await.is_err() {
+            return false;
+        }
+    }
+    true
 }

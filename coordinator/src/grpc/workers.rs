@@ -1,10 +1,11 @@
-//! Workers' sessions.
+//! Workers' sessions. A worker shows the token of its job before anything else; it opens that job's session only.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use squad_proto::pb::from_worker::Body;
-use squad_proto::{FailureReport, Fence, JobId, pb};
+use squad_proto::{FailureReport, Fence, JobId, connect, pb};
+use subtle::ConstantTimeEq as _;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
@@ -12,9 +13,11 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::attend;
+use crate::door::Peer;
 use crate::driver::{Inbox, Seat};
 use crate::job::{Doing, Event, Having, Input};
-use crate::registry::Registry;
+use crate::metrics::Reason;
+use crate::registry::{Credentials, Registry};
 
 /// Numbers sessions, so that the end of one is not taken for that of the next.
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
@@ -24,9 +27,31 @@ pub(crate) struct WorkersService {
     pub(crate) registry: Registry,
 }
 
-/// Compares without telling, by its duration, how much was right.
-pub(super) fn same_secret(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |all, (x, y)| all | (x ^ y)) == 0
+impl WorkersService {
+    /// The job whose token the request carries. Who has another learns nothing of what jobs there are.
+    fn job_of<T>(&self, request: &Request<T>) -> Option<(JobId, Credentials)> {
+        let (job, token) = connect::shown_by_worker(request)?;
+        let job = JobId(job.to_owned());
+        let credentials = self.registry.credentials(&job)?;
+        let right: bool = credentials.token.as_bytes().ct_eq(token.as_bytes()).into();
+        right.then_some((job, credentials))
+    }
+
+    /// The same, or a refusal that is counted.
+    fn admit<T>(&self, request: &Request<T>) -> Result<(JobId, Credentials), Box<Status>> {
+        let peer = request.extensions().get::<Peer>();
+        let Some(admitted) = self.job_of(request) else {
+            self.registry.metrics().refusals().count(Reason::Worker);
+            if let Some(peer) = peer {
+                tracing::warn!("refused {}: a worker without the token of its job", peer.address);
+            }
+            return Err(Box::new(Status::permission_denied("no such job, or another token")));
+        };
+        if let Some(peer) = peer {
+            peer.trust();
+        }
+        Ok(admitted)
+    }
 }
 
 #[tonic::async_trait]
@@ -37,6 +62,7 @@ impl pb::workers_server::Workers for WorkersService {
         &self,
         request: Request<Streaming<pb::FromWorker>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let (job, credentials) = self.admit(&request).map_err(|status| *status)?;
         let mut incoming = request.into_inner();
         let first = incoming.next().await.ok_or_else(|| Status::invalid_argument("no hello"))??;
         let fence: Fence = first.fence.ok_or_else(|| Status::invalid_argument("no fence"))?.into();
@@ -45,10 +71,8 @@ impl pb::workers_server::Workers for WorkersService {
         };
         #[allow(clippy::result_large_err, reason = "tonic's own error type")]
         let gone = || Status::unavailable("the job has ended");
-        let refused = || Status::permission_denied("no such job, or another token");
-        let credentials = self.registry.credentials(&JobId(fence.job.0.clone())).ok_or_else(refused)?;
-        if !same_secret(&credentials.token, &hello.token) {
-            return Err(refused());
+        if fence.job != job {
+            return Err(Status::permission_denied("a message of another job"));
         }
         let (outbound, answers) = unbounded_channel();
         let (generation, slot, inbox) = (fence.generation, hello.slot, credentials.inbox);
@@ -57,7 +81,10 @@ impl pb::workers_server::Workers for WorkersService {
         let (seat, rejoins) = (Seat { number, outbound: Some(outbound) }, hello.rejoins);
         inbox.send(Inbox::Session { generation, slot, seat, rejoins, admit }).map_err(|_| gone())?;
         // Nothing that it says is passed on before the driver has let it in.
-        admitted.await.map_err(|_| gone())?.map_err(Status::failed_precondition)?;
+        admitted.await.map_err(|_| gone())?.map_err(|why| {
+            self.registry.metrics().refusals().count(Reason::Worker);
+            Status::failed_precondition(why)
+        })?;
         let closed = inbox.clone();
         let tell =
             move |input| inbox.send(Inbox::Event(Event::Worker { generation, slot, input })).map_err(drop);
@@ -87,7 +114,8 @@ impl pb::workers_server::Workers for WorkersService {
         &self,
         request: Request<Streaming<pb::FromAttendant>>,
     ) -> Result<Response<Self::AttendStream>, Status> {
-        attend::attend(&self.registry, request.into_inner()).await
+        let admitted = self.admit(&request).map_err(|status| *status)?;
+        attend::attend(&self.registry, admitted, request.into_inner()).await
     }
 }
 
@@ -112,15 +140,4 @@ fn input_of(body: Body) -> Option<Input> {
         Body::Stopped(stopped) => Input::Stopped(stopped.step),
         Body::Beat(beat) => Input::Beat { phase: beat.phase().try_into().ok()?, done: beat.done },
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::same_secret;
-
-    #[test]
-    fn secrets_are_compared_whole() {
-        assert!(same_secret("abc", "abc"));
-        assert!(!same_secret("abc", "abd") && !same_secret("abc", "ab") && !same_secret("", "a"));
-    }
 }

@@ -20,6 +20,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub(crate) struct LocalLauncher {
     program: PathBuf,
+    /// How many bytes of each rank's output are kept.
+    log_bytes: u64,
 }
 
 /// A worker that runs. Dropping it kills the worker's process group.
@@ -31,8 +33,8 @@ pub(crate) struct Launched {
 
 impl LocalLauncher {
     /// A launcher of this program.
-    pub(crate) fn new(program: PathBuf) -> Self {
-        Self { program }
+    pub(crate) fn new(program: PathBuf, log_bytes: u64) -> Self {
+        Self { program, log_bytes }
     }
 
     /// Starts a worker. `born` is called with its identity before it is told anything, `ended` once with its exit and
@@ -75,7 +77,7 @@ impl LocalLauncher {
         if let Err(error) = stdin.write_all(&line).await {
             tracing::debug!("the worker did not take its ticket: {error}");
         }
-        tokio::spawn(attend(child, Sink::new(log), ended));
+        tokio::spawn(attend(child, Sink::new(log, self.log_bytes), ended));
         Ok(Launched { group: Pid::from_raw(pid as i32), _stdin: stdin })
     }
 }

@@ -14,13 +14,13 @@ use crate::store::{Durability, Record, StoreError, WorkerToken};
 
 impl Registry {
     /// Queues a job; it starts when there is room, an external one at once. `spec` is resolved. Gives the job's
-    /// name and its workers' token.
+    /// name and its workers' token. `submitter` is the name of a token, where there are any.
     pub(crate) fn submit(
         &self,
         spec: JobSpec,
         task: Task,
-        processes: u32,
-        external: bool,
+        (processes, external): (u32, bool),
+        submitter: Option<String>,
     ) -> Result<(JobId, String), SubmitError> {
         if self.0.config.worker_program.is_none() && !external {
             return Err(SubmitError::NoWorker);
@@ -40,6 +40,7 @@ impl Registry {
             external,
             worker_token: external.then(|| WorkerToken(token.clone())),
             output_dir: spec.output_dir.clone(),
+            submitter,
             progress: None,
             failure: None,
             results: None,
@@ -53,6 +54,11 @@ impl Registry {
             let mut jobs = self.lock();
             if jobs.ending {
                 return Err(SubmitError::Ending);
+            }
+            let most = self.0.config.limits.queued_jobs;
+            let waiting = |entry: &&Entry| !entry.started && !entry.record.state.is_final();
+            if jobs.all.values().filter(waiting).count() >= most {
+                return Err(SubmitError::Full(most));
             }
             self.0.store.write(&record, &[], Durability::Disk)?;
             self.0.metrics.know(&record);
@@ -76,8 +82,11 @@ impl Registry {
         let memory = record.memory.clone().unwrap_or_else(|| Memory::new(spec.fault.max_restarts));
         let fewest = spec.resources.min_workers.unwrap_or(record.processes);
         let machine = Machine::recall(record.processes, deadlines, memory).with_fewest(fewest);
+        let log_bytes = self.0.config.limits.log_bytes;
         let launching = match &self.0.config.worker_program {
-            Some(program) if !record.external => Launching::local(LocalLauncher::new(program.clone())),
+            Some(program) if !record.external => {
+                Launching::local(LocalLauncher::new(program.clone(), log_bytes))
+            }
             _ => Launching::External(Attendants::new(record.processes)),
         };
         Driver {

@@ -1,17 +1,19 @@
 //! The JSON API: what squadctl shows.
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use squad_proto::{FailureCode, FailureReport, JobId, JobState, Phase, Progress};
 
 use super::Shared;
+use crate::access::{Role, User};
 use crate::driver::log_folder;
 use crate::job::Stage;
 use crate::logs;
+use crate::metrics::Reason;
 use crate::registry::{Gang, Registry};
 use crate::store::Record;
 
@@ -90,6 +92,7 @@ pub(super) struct Job {
     #[serde(flatten)]
     pub(super) head: Head,
     output_dir: String,
+    submitter: Option<String>,
     failure: Option<FailureReport>,
     results: Option<Value>,
     spec: Value,
@@ -127,6 +130,7 @@ impl Job {
             ranks: ranks_of(registry.gang(id)),
             head: Head::of(&record),
             output_dir: record.output_dir,
+            submitter: record.submitter,
             failure: record.failure,
             results: record.results,
             spec: record.spec,
@@ -145,11 +149,12 @@ pub(super) fn listing(registry: &Registry, limit: usize) -> Value {
     json!({"total": total, "jobs": records.into_iter().map(Row::from).collect::<Vec<_>>()})
 }
 
-/// What the page must know of the coordinator.
-pub(super) async fn about(State(shared): State<Shared>) -> Json<Value> {
+/// What the page must know of the coordinator, and of who looks at it.
+pub(super) async fn about(State(shared): State<Shared>, Extension(user): Extension<User>) -> Json<Value> {
     let version = env!("CARGO_PKG_VERSION");
     let slots = shared.registry.config().slots;
-    Json(json!({"version": version, "slots": slots, "may_change": shared.guard.may_change()}))
+    let may_change = user.role >= Role::Submit;
+    Json(json!({"version": version, "slots": slots, "may_change": may_change, "user": user.name}))
 }
 
 #[derive(Deserialize)]
@@ -170,9 +175,16 @@ pub(super) async fn job(State(shared): State<Shared>, Path(id): Path<String>) ->
 /// `POST /api/jobs/ID/cancel`: answers at once; the job ends when its workers have.
 pub(super) async fn cancel(
     State(shared): State<Shared>,
+    Extension(user): Extension<User>,
     Path(id): Path<String>,
 ) -> Result<Json<Job>, Refusal> {
     let job = JobId(id.clone());
+    let record = shared.registry.get(&job).ok_or_else(|| unknown(&id))?;
+    if !user.may_change(record.submitter.as_deref()) {
+        shared.access.refusals().count(Reason::Role);
+        let sentence = format!("{id} is another's: only that token, or one of the role admin, cancels it");
+        return Err(Refusal(StatusCode::FORBIDDEN, sentence));
+    }
     shared.registry.cancel(&job);
     Job::of(&shared.registry, &job).map(Json).ok_or_else(|| unknown(&id))
 }

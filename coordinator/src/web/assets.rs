@@ -22,6 +22,7 @@ files! {
     "figures.js": "text/javascript; charset=utf-8",
     "job.js": "text/javascript; charset=utf-8",
     "jobs.js": "text/javascript; charset=utf-8",
+    "login.js": "text/javascript; charset=utf-8",
     "logs.js": "text/javascript; charset=utf-8",
     "main.js": "text/javascript; charset=utf-8",
     "plot.js": "text/javascript; charset=utf-8",

@@ -13,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::api::Refusal;
+use crate::access::bearer;
 
 /// On every answer. Nothing comes from elsewhere, nothing is inline, nobody frames the page, nothing is kept.
 const HEADERS: [(HeaderName, &str); 4] = [
@@ -30,19 +31,19 @@ const HEADERS: [(HeaderName, &str); 4] = [
 pub(super) struct Guard {
     /// Host names that are ours, in lower case.
     names: Vec<String>,
-    /// Whether only this machine reaches us, so that jobs may be changed.
-    local: bool,
+    /// Whether connections are encrypted.
+    encrypted: bool,
 }
 
 impl Guard {
-    pub(super) fn new(names: Vec<String>, local: bool) -> Self {
+    pub(super) fn new(names: Vec<String>, encrypted: bool) -> Self {
         let names = names.into_iter().chain(["localhost".into()]).map(|name| name.to_ascii_lowercase());
-        Self { names: names.collect(), local }
+        Self { names: names.collect(), encrypted }
     }
 
-    /// Whether requests may change anything.
-    pub(super) fn may_change(&self) -> bool {
-        self.local
+    /// Whether connections are encrypted.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.encrypted
     }
 
     /// Whether `Host` is ours. An address in figures always is: no foreign name can be made to point at it.
@@ -83,17 +84,16 @@ pub(super) async fn watch(State(guard): State<Arc<Guard>>, request: Request, nex
     response
 }
 
-/// Refuses changes that do not come from our own page, or over an address that others reach.
+/// Refuses changes that a browser was made to ask for by another page. Programs that show a token in a header are
+/// not asked where they come from: no page can make a browser send one.
 pub(super) async fn same_origin(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    if !guard.local {
-        let sentence =
-            "this page can be reached from other machines and only shows; use squadctl on the coordinator's";
-        return Refusal(StatusCode::FORBIDDEN, sentence.into()).into_response();
-    }
     let headers = request.headers();
     let host = text(headers, &header::HOST).unwrap_or_default();
-    if text(headers, &header::ORIGIN) != Some(format!("http://{host}").as_str()) {
-        let sentence = "the request does not come from this server's own page; use squadctl from programs";
+    let scheme = if guard.encrypted { "https" } else { "http" };
+    let own = text(headers, &header::ORIGIN) == Some(format!("{scheme}://{host}").as_str());
+    if !own && bearer(headers).is_none() {
+        let sentence =
+            "the request does not come from this server's own page; programs show a token, or are squadctl";
         return Refusal(StatusCode::FORBIDDEN, sentence.into()).into_response();
     }
     next.run(request).await
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn names_of_others_are_foreign() {
-        let guard = Guard::new(vec!["Train.Example".into()], true);
+        let guard = Guard::new(vec!["Train.Example".into()], false);
         for ours in [
             "localhost",
             "LocalHost:7312",
@@ -129,7 +129,7 @@ mod tests {
         #[test]
         fn no_name_with_a_letter_beyond_hexadecimal_passes(name in "[a-z0-9.:-]{0,12}[g-z][a-z0-9.:-]{0,12}") {
             prop_assume!(!name.starts_with("localhost"));
-            prop_assert!(!Guard::new(Vec::new(), true).is_ours(&name));
+            prop_assert!(!Guard::new(Vec::new(), false).is_ours(&name));
         }
     }
 }

@@ -6,18 +6,20 @@
 //! | `/api/jobs`, `/api/jobs/ID`, `/api/jobs/ID/logs`, `/api/codes/CODE` | what squadctl shows, as JSON (`api`) |
 //! | `/api/live`, `/api/jobs/ID/live` | the same as it changes, as server-sent events (`live`) |
 //! | `POST /api/jobs/ID/cancel`, `POST /api/jobs/ID/ask` | what changes something or costs work (`api`, `ask`) |
+//! | `POST /api/login`, `POST /api/logout` | a token in, a cookie out, and back (`login`) |
 //! | `/metrics`, `/healthz` | for Prometheus and for probes |
 //!
-//! There are no users and no passwords. So the page is for this machine unless it is told otherwise, and what can
-//! be read by others can be changed by nobody (`guard`).
+//! The page itself and `/healthz` are for everybody. All else asks for a role, as the gRPC services do (`enter`): by
+//! the token of the header `authorization`, or by the cookie of somebody who logged in with one.
 
 mod api;
 mod ask;
 mod assets;
+mod enter;
 mod guard;
 mod live;
+mod login;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -26,10 +28,12 @@ use axum::http::header;
 use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use tokio::net::TcpListener;
 
+use crate::access::{Access, Role};
 use crate::registry::Registry;
+use enter::enter;
 use guard::Guard;
+use login::Sessions;
 
 /// What every request may need.
 #[derive(Clone)]
@@ -37,51 +41,34 @@ struct Shared {
     registry: Registry,
     guard: Arc<Guard>,
     desk: Arc<ask::Desk>,
+    access: Access,
+    sessions: Arc<Sessions>,
 }
 
-/// The web side, listening.
-pub(crate) struct Web {
-    listener: TcpListener,
-    address: SocketAddr,
-    routes: Router,
-}
-
-impl Web {
-    /// Opens the port. `names` are host names under which the page may be asked for, besides `localhost` and
-    /// addresses in figures.
-    pub(crate) async fn bind(
-        address: SocketAddr,
-        names: Vec<String>,
-        registry: Registry,
-    ) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?;
-        let guard = Arc::new(Guard::new(names, address.ip().is_loopback()));
-        let desk = Arc::new(ask::Desk::default());
-        Ok(Self { listener, address, routes: routes(Shared { registry, guard, desk }) })
-    }
-
-    /// Where it listens.
-    pub(crate) fn local_addr(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Answers requests until the future is dropped.
-    pub(crate) async fn serve(self) {
-        // It returns only when accepting fails for good, which axum never lets happen.
-        if let Err(error) = axum::serve(self.listener, self.routes).await {
-            tracing::error!("the web page is no longer served: {error}");
-        }
-    }
-}
-
-fn routes(shared: Shared) -> Router {
+/// Everything that is served. `names` are host names under which the page may be asked for, besides `localhost` and
+/// addresses in figures.
+pub(crate) fn routes(names: Vec<String>, encrypted: bool, registry: Registry, access: Access) -> Router {
+    let guard = Arc::new(Guard::new(names, encrypted));
+    let shared = Shared {
+        registry,
+        guard: Arc::clone(&guard),
+        desk: Arc::default(),
+        access,
+        sessions: Arc::default(),
+    };
+    let same_origin = middleware::from_fn_with_state(Arc::clone(&guard), guard::same_origin);
+    let asks = |role| middleware::from_fn_with_state((shared.clone(), role), enter);
+    // The layer that is put on last looks first.
     let changes = Router::new()
         .route("/api/jobs/{id}/cancel", post(api::cancel))
         .route("/api/jobs/{id}/ask", post(ask::ask))
-        .route_layer(middleware::from_fn_with_state(shared.guard.clone(), guard::same_origin));
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route_layer(asks(Role::Submit))
+        .route_layer(same_origin.clone());
+    let entrance = Router::new()
+        .route("/api/login", post(login::login))
+        .route("/api/logout", post(login::logout))
+        .route_layer(same_origin);
+    let reads = Router::new()
         .route("/metrics", get(metrics))
         .route("/api/about", get(api::about))
         .route("/api/jobs", get(api::list))
@@ -90,12 +77,22 @@ fn routes(shared: Shared) -> Router {
         .route("/api/jobs/{id}/live", get(live::job))
         .route("/api/live", get(live::list))
         .route("/api/codes/{code}", get(api::code))
+        .route_layer(asks(Role::Read));
+    Router::new()
+        .route("/healthz", get(healthy))
         .route("/", get(assets::index))
         .route("/assets/{name}", get(assets::asset))
+        .merge(reads)
         .merge(changes)
+        .merge(entrance)
         .fallback(api::nothing)
-        .layer(middleware::from_fn_with_state(shared.guard.clone(), guard::watch))
+        .layer(middleware::from_fn_with_state(guard, guard::watch))
         .with_state(shared)
+}
+
+/// What probes ask.
+pub(crate) async fn healthy() -> &'static str {
+    "ok\n"
 }
 
 async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use squad_coordinator::{Config, ServeError, Server, StoreLocation};
+use squad_coordinator::{Config, Limits, ServeError, Server, StoreLocation};
 use squad_proto::pb::jobs_client::JobsClient;
 use squad_proto::{Event, EventBody, FailureReport, JobState, pb};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 /// No wait of a test is longer.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -95,6 +95,9 @@ pub(crate) fn config(root: &Path, slots: u32) -> Config {
         worker_program: Some(fake_worker()),
         slots,
         threads: Some(1),
+        allowed: Some(vec![root.to_owned()]),
+        limits: Limits::default(),
+        reach: None,
     }
 }
 
@@ -121,14 +124,20 @@ impl Service {
 
     /// A service whose page is at another address, and has other names.
     pub(crate) async fn with_web(config: Config, web: &str, names: Vec<String>) -> Self {
-        let server = Server::bind(config, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let server = Server::bind(config, "127.0.0.1:0".parse().unwrap(), None).await.unwrap();
         let server = server.with_web(web.parse().unwrap(), names).await.unwrap();
+        let address = server.local_addr();
+        Self::of(server, Endpoint::from_shared(format!("http://{address}")).unwrap()).await
+    }
+
+    /// A service of a server with a page, and a user who reaches it so.
+    pub(crate) async fn of(server: Server, endpoint: Endpoint) -> Self {
         let (address, web) = (server.local_addr(), server.web_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(server.run(async {
             stopped.await.ok();
         }));
-        let user = User::of(&address.to_string()).await;
+        let user = User { grpc: JobsClient::new(within("a connection", endpoint.connect()).await.unwrap()) };
         Self { address, web, user, stop, server }
     }
 

@@ -2,12 +2,15 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper that fails is a test that fails")]
 
+mod access;
 mod cancel;
 mod daemon;
+mod doors;
 mod fence;
 mod harness;
 mod history;
 mod outcomes;
 mod queue;
 mod refusals;
+mod tls;
 mod web;

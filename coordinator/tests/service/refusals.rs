@@ -82,7 +82,8 @@ async fn unknown_jobs_and_ranks_are_said_to_be_so() {
 #[tokio::test]
 async fn only_loopback_addresses_are_served() {
     let folder = folder();
-    let refused = Server::bind(config(folder.path(), 1), "0.0.0.0:0".parse().unwrap()).await.err().unwrap();
+    let refused =
+        Server::bind(config(folder.path(), 1), "0.0.0.0:0".parse().unwrap(), None).await.err().unwrap();
     assert!(matches!(refused, ServeError::NotLoopback(_)), "{refused}");
     assert!(refused.to_string().contains("0.0.0.0:0"), "{refused}");
 }

@@ -6,23 +6,23 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use crate::harness::{Service, config, folder, spec, within};
+use crate::harness::{Service, folder, spec, within};
 
 /// An answer: status, headers in lower case, body.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 }
 
 /// Sends a request with these header lines, and reads to the end of the connection.
-async fn request(at: SocketAddr, line: &str, headers: &str, body: &str) -> Answer {
+pub(crate) async fn request(at: SocketAddr, line: &str, headers: &str, body: &str) -> Answer {
     within(line, async {
         let mut connection = TcpStream::connect(at).await.unwrap();
         let length = body.len();
@@ -39,7 +39,7 @@ async fn request(at: SocketAddr, line: &str, headers: &str, body: &str) -> Answe
     .await
 }
 
-async fn get(at: SocketAddr, path: &str) -> Answer {
+pub(crate) async fn get(at: SocketAddr, path: &str) -> Answer {
     request(at, &format!("GET {path}"), &format!("Host: {at}\r\n"), "").await
 }
 
@@ -202,23 +202,6 @@ async fn what_comes_from_elsewhere_is_refused() {
         assert!(page.head.contains(header), "{}", page.head);
     }
     assert!(!page.head.contains("access-control"), "no other site may read: {}", page.head);
-    service.stop().await;
-}
-
-#[tokio::test]
-async fn a_page_that_others_reach_changes_nothing() {
-    let folder = folder();
-    let names = vec!["train.example".into()];
-    let mut service = Service::with_web(config(folder.path(), 1), "0.0.0.0:0", names).await;
-    let job = service.submit(&spec("hold", 1, 10.0)).await;
-    service.at_work(&job).await;
-    let at = SocketAddr::from(([127, 0, 0, 1], service.web.port()));
-    assert_eq!(get(at, "/api/about").await.json()["may_change"], false);
-    let named = request(at, "GET /healthz", "Host: train.example\r\n", "").await;
-    assert_eq!(named.status, 200);
-    let answer = post(at, &format!("/api/jobs/{job}/cancel"), "").await;
-    assert_eq!(answer.status, 403, "{}", answer.body);
-    assert!(answer.json()["error"].as_str().unwrap().contains("only shows"), "{}", answer.body);
     service.stop().await;
 }
 

@@ -22,6 +22,8 @@ pub const TARGETS: &[Target] = &[
     ("ring_frames", ring_frames),
     ("grpc", grpc),
     ("ticket", ticket),
+    #[cfg(feature = "libtorch")]
+    ("checkpoint_manifest", checkpoint_manifest),
 ];
 
 /// A job spec, YAML or JSON, as a user submits it.
@@ -129,4 +131,14 @@ pub fn ticket(bytes: &[u8]) {
             ticket.server.contains(&ticket.token) || ticket.job.0.contains(&ticket.token)
         }
     );
+}
+
+/// What a checkpoint says of itself.
+#[cfg(feature = "libtorch")]
+pub fn checkpoint_manifest(bytes: &[u8]) {
+    let Ok(manifest) = squad_train::checkpoint::Manifest::read(bytes) else { return };
+    for file in &manifest.files {
+        let path = Path::new("/checkpoint").join(&file.name);
+        assert_eq!(path.parent(), Some(Path::new("/checkpoint")), "{}", file.name);
+    }
 }

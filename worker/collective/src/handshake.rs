@@ -265,6 +265,10 @@ pub(crate) fn shake(
 }
 
 #[cfg(test)]
+#[path = "replay_tests.rs"]
+mod replay_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::topology::Fence;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use squad_proto::connect::{Trust, as_worker};
 use squad_proto::pb::from_attendant::Body as Say;
 use squad_proto::{Deadlines, Generation, Invitation, Ticket, pb};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -64,6 +65,7 @@ impl Source {
         Ticket {
             // As it is reached from here.
             server: self.server.clone().unwrap_or_else(|| known.server.clone()),
+            certificates: known.certificates.clone(),
             token: known.token.clone(),
             threads,
             ..ticket
@@ -112,8 +114,6 @@ impl Source {
         let server = self.server.clone().unwrap_or_else(|| invitation.server.clone());
         let (say, outbound) = unbounded_channel();
         let enlist = pb::Enlist {
-            job: invitation.job.0.clone(),
-            token: invitation.token.clone(),
             slot: slot.rank,
             world: slot.world,
             host: host(),
@@ -125,7 +125,7 @@ impl Source {
         // Unbounded, and just made: it takes the message.
         say.send(pb::FromAttendant { body: Some(Say::Enlist(enlist)) }).ok();
         let patience = deadlines(Some(invitation.patience_s)).hello;
-        let opened = open(&server, UnboundedReceiverStream::new(outbound));
+        let opened = open(&server, &invitation, UnboundedReceiverStream::new(outbound));
         let hear = match tokio::time::timeout(patience, opened).await {
             Err(_) => return Err(Refusal::Passing(anyhow::anyhow!("{server} does not answer"))),
             Ok(Err(error)) => return Err(self.weigh(&server, error)),
@@ -160,10 +160,13 @@ impl Source {
 
 async fn open(
     server: &str,
+    invitation: &Invitation,
     outbound: UnboundedReceiverStream<pb::FromAttendant>,
 ) -> anyhow::Result<Streaming<pb::ToAttendant>> {
-    let mut client = pb::workers_client::WorkersClient::new(crate::session::channel(server).await?);
-    Ok(client.attend(outbound).await?.into_inner())
+    let trust = Trust { certificates: invitation.certificates.clone(), identity: None };
+    let mut client = pb::workers_client::WorkersClient::new(crate::session::channel(server, &trust).await?);
+    let call = as_worker(outbound, &invitation.job, &invitation.token)?;
+    Ok(client.attend(call).await?.into_inner())
 }
 
 /// This machine's name.

@@ -24,7 +24,7 @@ pub mod writer;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -94,6 +94,29 @@ impl Manifest {
         files.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self { schema: SCHEMA, step, files })
     }
+
+    /// Reads a manifest's text. The files that it names are in its own folder: a name that leads elsewhere is none.
+    ///
+    /// # Errors
+    /// What is wrong with it, in one sentence.
+    pub fn read(text: &[u8]) -> Result<Self, String> {
+        let manifest: Self =
+            serde_json::from_slice(text).map_err(|e| format!("{MANIFEST} cannot be understood: {e}"))?;
+        // Nothing holds the manifest's own checksum: any change that it survives shows here or in what it claims.
+        if files::json_text(&manifest).is_none_or(|own| own != text) {
+            return Err(format!("{MANIFEST} is not as it was written"));
+        }
+        match manifest.files.iter().find(|file| !is_plain(&file.name)) {
+            Some(file) => Err(format!("{MANIFEST} names {:?}, which is no file of its folder", file.name)),
+            None => Ok(manifest),
+        }
+    }
+}
+
+/// Whether a name is that of a file in the same folder.
+fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!(parts.next(), Some(Component::Normal(only)) if only == name) && parts.next().is_none()
 }
 
 /// Size and SHA-256 of a file.
@@ -196,5 +219,29 @@ mod tests {
         let names: Vec<_> =
             list(place.path()).unwrap().iter().map(|p| p.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["step-00000100", "step-00000200"]);
+    }
+
+    #[test]
+    fn a_manifest_names_files_of_its_folder_only() {
+        // What fuzzers of manifests begin with.
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/checkpoint_manifest");
+        let files: Vec<PathBuf> = fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(files.len() >= 5);
+        for path in files {
+            let text = fs::read(&path).unwrap();
+            let read = Manifest::read(&text);
+            assert_eq!(read.is_ok(), path.ends_with("a-whole.json"), "{}: {read:?}", path.display());
+            for at in 0..text.len() {
+                let changed: Vec<u8> = [&text[..at], &[text[at] ^ 1], &text[at + 1..]].concat();
+                for file in Manifest::read(&changed).into_iter().flat_map(|manifest| manifest.files) {
+                    assert_eq!(
+                        Path::new("/c").join(&file.name).parent(),
+                        Some(Path::new("/c")),
+                        "{}",
+                        file.name
+                    );
+                }
+            }
+        }
     }
 }

@@ -20,13 +20,13 @@ pub(super) async fn submit(
     output: Output,
 ) -> anyhow::Result<Verdict> {
     let file = JobFile::read(&arguments)?;
-    let client = Client::connect(&server.server).await?;
+    let client = Client::connect(&server).await?;
     let processes = arguments.processes.unwrap_or(0);
     let submitted = client.submit(file.submission()?, file.task(), processes, external.external).await?;
     if let Some(path) = &external.ticket_file {
         let (patience_s, workers) = file.gang();
         let world = arguments.processes.unwrap_or(workers);
-        let invitation = submitted.invitation(client.url(), world, patience_s);
+        let invitation = submitted.invitation(world, patience_s);
         if let Err(error) = ticket_file::write(path, &invitation) {
             // Nobody could ever join it.
             client.cancel(&submitted.job).await?;
@@ -47,7 +47,7 @@ pub(super) async fn submit(
 
 /// Lists a daemon's jobs. Specs are left out: `get` has them.
 pub(super) async fn list(server: ServerArgs, output: Output) -> anyhow::Result<Verdict> {
-    let mut jobs = Client::connect(&server.server).await?.list().await?;
+    let mut jobs = Client::connect(&server).await?.list().await?;
     jobs.iter_mut().for_each(|job| job.spec = None);
     if jobs.is_empty() && !output.is_json() {
         output.talk("no jobs yet; squadctl submit SPEC adds one");
@@ -127,7 +127,7 @@ pub(super) async fn cancel(which: JobArgs, wait: bool, output: Output) -> anyhow
 
 /// Connects, and finds the job that the user means.
 async fn find(which: &JobArgs) -> anyhow::Result<(Client, String)> {
-    let client = Client::connect(&which.server.server).await?;
+    let client = Client::connect(&which.server).await?;
     let id = client.resolve(&which.job).await?;
     Ok((client, id))
 }

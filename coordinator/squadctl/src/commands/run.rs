@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use squad_coordinator::{Config, Server, StoreLocation, find_worker_program};
+use squad_coordinator::{Config, Limits, Server, StoreLocation, find_worker_program};
+use squad_proto::connect::Trust;
 use tokio::process::Child;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -52,16 +53,24 @@ pub(super) async fn run(arguments: RunArgs, output: Output) -> anyhow::Result<Ve
         worker_program: if matches!(workers, Workers::Here) { Some(find_worker_program()?) } else { None },
         slots: processes,
         threads: None,
+        // Whoever runs a job here may name what they may read and write themselves.
+        allowed: None,
+        limits: Limits::default(),
+        reach: None,
     };
-    let server = Server::bind(config, (Ipv4Addr::LOCALHOST, 0).into())
+    let server = Server::bind(config, (Ipv4Addr::LOCALHOST, 0).into(), None)
         .await
         .context("cannot start the coordinator")?;
     let url = format!("http://{}", server.local_addr());
+    // Others on this machine reach the port too.
+    let secret = server.secret().map(str::to_owned);
     let (shut_down, told) = oneshot::channel::<()>();
     // An error here means that `shut_down` was dropped, which is the sign as well.
     let serving = tokio::spawn(server.run(async { drop(told.await) }));
 
-    let verdict = submit_and_follow(&url, (&job, &workers), processes, (&mut interrupts, output)).await;
+    let verdict =
+        submit_and_follow((&url, secret.as_deref()), (&job, &workers), processes, (&mut interrupts, output))
+            .await;
     drop(shut_down);
     let patience = if matches!(verdict, Ok(Verdict::Interrupted)) { ABANDONED } else { SHUTDOWN };
     match (verdict, end(serving, patience, &mut interrupts).await) {
@@ -89,19 +98,19 @@ fn workers(arguments: &RunArgs, job: &LocalJob) -> anyhow::Result<Workers> {
 }
 
 async fn submit_and_follow(
-    url: &str,
+    (url, secret): (&str, Option<&str>),
     (job, workers): (&LocalJob, &Workers),
     processes: u32,
     (interrupts, output): (&mut Interrupts, Output),
 ) -> anyhow::Result<Verdict> {
-    let client = Client::connect(url).await?;
+    let client = Client::open(url, &Trust::default(), secret).await?;
     let spec = serde_json::to_string(&job.spec).context("cannot write the spec as JSON")?;
     let external = !matches!(workers, Workers::Here);
     let submitted = client.submit(spec, &job.task, processes, external).await?;
     let ticket = match workers {
         Workers::Here => None,
         Workers::External(path) | Workers::Hosts { ticket: path, .. } => {
-            let invitation = submitted.invitation(url, processes, job.spec.fault.patience_s);
+            let invitation = submitted.invitation(processes, job.spec.fault.patience_s);
             Some(TicketFile::write(path, &invitation)?)
         }
     };

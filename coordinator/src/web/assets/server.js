@@ -20,8 +20,10 @@ export async function fetchJson(path, options = {}) {
   reachable(true);
   // What the server itself refuses, such as too large a request, is no JSON.
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(body.error ?? `the coordinator answers with status ${response.status}`);
-  return body;
+  if (response.ok) return body;
+  // Not known, or not any more. A login itself shows why it was refused.
+  if (response.status === 401 && path !== "/api/login") dispatchEvent(new Event("stranger"));
+  throw new Error(body.error ?? `the coordinator answers with status ${response.status}`);
 }
 
 /// Posts to a path what changes something.
@@ -45,6 +47,8 @@ export function follow(place, handlers) {
       // A browser tries again by itself, unless it was refused.
       if (source?.readyState === EventSource.CLOSED) {
         close();
+        // Why, a stream does not tell: where a login is missing, this does.
+        fetchJson("/api/about").catch(() => {});
         setTimeout(open, 3000);
       }
     };
