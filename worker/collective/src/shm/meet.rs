@@ -20,6 +20,9 @@ const SPIN_BEFORE: Duration = Duration::from_micros(50);
 /// Longest wait without sleep for ranks that are in the middle of an operation, and so will be there soon.
 const SPIN_WITHIN: Duration = Duration::from_millis(1);
 
+/// How long a gang goes without a look at its connections that never has to wait for anybody.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
 /// How many looks at the other ranks' words there are between two at the clock.
 const LOOKS: usize = 64;
 
@@ -165,13 +168,31 @@ impl Shm {
         if let Outside::Hosts(watch) = &self.outside {
             return watch.look(&self.head.call).or_else(|error| self.unless_complete(|_| error));
         }
-        let Some((neighbour, cause)) = self.sockets.lost() else { return Ok(()) };
+        let Some((peer, cause)) = self.lost_neighbour() else { return Ok(()) };
         self.check_alive()?;
+        self.unless_complete(|_| CollectiveError::PeerLost { scene: self.scene(peer), cause })
+    }
+
+    /// Now and then, before an operation: whether the connections stand. Ranks that never wait for each other would
+    /// not see that one has ended, and could not learn of a death through it later.
+    pub(super) fn check_connections(&mut self) -> Result<(), CollectiveError> {
+        if matches!(self.outside, Outside::Hosts(_)) || self.looked.elapsed() < BETWEEN_LOOKS {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        let Some((peer, cause)) = self.lost_neighbour() else { return Ok(()) };
+        // Whoever had a reason to fail has written it down before.
+        self.check_alive()?;
+        Err(CollectiveError::PeerLost { scene: self.scene(peer), cause })
+    }
+
+    fn lost_neighbour(&self) -> Option<(usize, String)> {
+        let (neighbour, cause) = self.sockets.lost()?;
         let peer = match neighbour {
             Neighbour::Next => (self.rank + 1) % self.world,
             Neighbour::Previous => (self.rank + self.world - 1) % self.world,
         };
-        self.unless_complete(|_| CollectiveError::PeerLost { scene: self.scene(peer), cause })
+        Some((peer, cause))
     }
 
     /// The error, given a rank that has not arrived, unless all have meanwhile.

@@ -34,7 +34,7 @@ mod sum;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) use area::Area;
 pub use bound::bound;
@@ -77,6 +77,8 @@ pub(crate) struct Shm {
     patience: Duration,
     control: Arc<Control>,
     staging: Areas,
+    /// When the connections were last looked at before an operation.
+    looked: Instant,
     /// The last round that this rank has arrived in.
     round: u32,
     /// Whether there are fewer cores than ranks.
@@ -142,6 +144,7 @@ impl Shm {
             patience: topology.patience,
             control: Arc::new(Control::new(Arc::clone(&region), world)),
             staging: Areas::new(region, words_bytes(world), 2 * SEGMENT),
+            looked: Instant::now(),
             round: 0,
             crowded: world > cores,
             sequence: 0,
@@ -170,7 +173,8 @@ impl Shm {
         let call = Call { operation, root, total: total as u64, sequence: self.sequence };
         self.head = Head { call, buffer };
         self.done = 0;
-        self.check_alive().and_then(|()| work(self)).map_err(|error| self.fail(error))
+        let whole = self.check_alive().and_then(|()| self.check_connections());
+        whole.and_then(|()| work(self)).map_err(|error| self.fail(error))
     }
 
     /// Memory that all ranks see, of `len` floats for each; `None` where the system gives none.
