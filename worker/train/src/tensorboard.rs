@@ -58,8 +58,9 @@ struct Summary {
 struct Value {
     #[prost(string, tag = "1")]
     tag: String,
-    #[prost(float, tag = "2")]
-    simple_value: f32,
+    /// One of several forms of a value there: without presence a zero would be left out, and the point with it.
+    #[prost(float, optional, tag = "2")]
+    simple_value: Option<f32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -114,7 +115,7 @@ impl EventFile {
     pub fn scalars(&mut self, step: u64, scalars: &[(&str, f64)]) -> Result<(), TrainError> {
         let value = scalars
             .iter()
-            .map(|(tag, value)| Value { tag: (*tag).to_owned(), simple_value: *value as f32 })
+            .map(|(tag, value)| Value { tag: (*tag).to_owned(), simple_value: Some(*value as f32) })
             .collect();
         self.event(step, What::Summary(Summary { value }))?;
         self.flush()
@@ -182,7 +183,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut first = EventFile::go_on(folder.path(), 0).unwrap();
         first.scalars(10, &[("train/loss", 2.5), ("train/learning_rate", 1e-4)]).unwrap();
-        first.scalars(20, &[("train/loss", 2.0)]).unwrap();
+        first.scalars(20, &[("train/loss", 0.0)]).unwrap();
         let mut second = EventFile::go_on(folder.path(), 10).unwrap();
         second.scalars(20, &[("train/loss", 1.75)]).unwrap();
 
@@ -194,13 +195,13 @@ mod tests {
             .map(|event| event.step)
             .collect();
         assert_eq!(starts, [1, 11]);
-        let losses: Vec<(i64, f32)> = events
+        let losses: Vec<(i64, Option<f32>)> = events
             .iter()
             .filter_map(|event| match &event.what {
                 Some(What::Summary(summary)) => Some((event.step, summary.value[0].simple_value)),
                 _ => None,
             })
             .collect();
-        assert_eq!(losses, [(10, 2.5), (20, 2.0), (20, 1.75)]);
+        assert_eq!(losses, [(10, Some(2.5)), (20, Some(0.0)), (20, Some(1.75))]);
     }
 }

@@ -11,6 +11,7 @@
 
 mod checks;
 mod gang;
+mod life;
 mod network;
 mod plan;
 mod process;
@@ -19,7 +20,8 @@ mod world;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use self::world::{Life, World};
+use self::life::Life;
+use self::world::World;
 
 /// Seeds of a usual test run.
 const SEEDS: u64 = 3000;

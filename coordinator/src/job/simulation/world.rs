@@ -7,52 +7,11 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use squad_proto::{Deadlines, EventBody, FailureCode, FailureReport, Generation, JobState};
 
 use super::checks::{Checks, hold, longest};
+use super::life::Life;
 use super::network::{Agenda, Happening};
 use super::plan::Plan;
 use super::process::{Doing, Process};
 use crate::job::{Action, Event, Exit, Having, Input, Machine, Memory, Order};
-
-/// What happened in a world, for the sum of all.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Life {
-    succeeded: u64,
-    failed: u64,
-    cancelled: u64,
-    crashes: u64,
-    shutdowns: u64,
-    deaths: u64,
-    stalls: u64,
-    lives: u64,
-    smaller: u64,
-}
-
-impl Life {
-    pub(super) fn counts(&self) -> [(&'static str, u64); 9] {
-        [
-            ("succeeded", self.succeeded),
-            ("failed", self.failed),
-            ("cancelled", self.cancelled),
-            ("crashes", self.crashes),
-            ("shutdowns", self.shutdowns),
-            ("deaths", self.deaths),
-            ("stalls", self.stalls),
-            ("lives", self.lives),
-            ("smaller", self.smaller),
-        ]
-    }
-
-    pub(super) fn add(&mut self, other: &Self) {
-        self.succeeded += other.succeeded;
-        self.failed += other.failed;
-        self.cancelled += other.cancelled;
-        self.crashes += other.crashes;
-        self.shutdowns += other.shutdowns;
-        self.deaths += other.deaths;
-        self.stalls += other.stalls;
-        self.lives += other.lives;
-        self.smaller += other.smaller;
-    }
-}
 
 /// A world with one job.
 pub(super) struct World {
