@@ -130,8 +130,8 @@ pub struct Train {
     /// Number format of the encoder layers, in training and evaluation. Weights, optimizer, embeddings and loss are in
     /// 32 bits whatever it is.
     pub dtype: DataType,
-    /// Run each layer again in the backward pass instead of keeping its activations: less memory, about a third more
-    /// time, the same numbers.
+    /// Run each layer again in the backward pass instead of keeping its activations: less memory, more time (a
+    /// second forward pass), the same numbers.
     pub recompute: bool,
     /// Seed of the new head's weights and of dropout.
     pub seed: u64,
