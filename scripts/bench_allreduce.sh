@@ -9,7 +9,7 @@ usage() {
 usage: scripts/bench_allreduce.sh PEERS WORK [options]
 
 Measures squadctl bench allreduce, PEERS/allreduce_gloo.py and PEERS/allreduce_mpi.py one after the other in turn, several
-rounds, over TCP and in shared memory, and prints tables as Markdown: medians over the rounds, and the median of
+rounds, over TCP and in shared memory (values where gradients lie, and in the caller's own memory), and prints tables as Markdown: medians over the rounds, and the median of
 each round's ratio (the faster peer's time divided by ours; above 1 we are faster). Both scripts print as their last
 line {"procs": {"2": [{"bytes", "median_s", "correct"}, ...]}}. gloo has TCP only.
 
@@ -47,7 +47,7 @@ for script in allreduce_gloo.py allreduce_mpi.py; do
 done
 command -v mpirun >/dev/null || fail "there is no mpirun: install Open MPI (Debian: openmpi-bin)"
 
-cargo build --release -p squadctl --bin squadctl
+cargo build --release --workspace --bin squadctl
 ours=${CARGO_TARGET_DIR:-target}/release/squadctl
 out=${keep:-$(mktemp -d)}
 mkdir -p "$out"
@@ -67,6 +67,8 @@ for round in $(seq "$rounds"); do
     for transport in tcp shm; do
       measure "ours-$transport-$np-$round" "$ours" bench allreduce --np "$np" --transport "$transport" \
         --sizes "4KiB..${largest}MiB" --seconds "$seconds" --output json
+      [ "$transport" = tcp ] || measure "ours-caller-$np-$round" "$ours" bench allreduce --np "$np" --transport shm \
+        --memory caller --sizes "4KiB..${largest}MiB" --seconds "$seconds" --output json
       mpi=default
       if [ "$transport" = tcp ]; then
         mpi=tcp
@@ -92,27 +94,31 @@ def rows(name, np, number):
     found = report["procs"][np] if "procs" in report else report["results"]
     if not all(row["correct"] for row in found):
         sys.exit(f"bench_allreduce: a sum of {name} was wrong")
-    return {row["bytes"]: row["median_s"] for row in found}
+    return {row["bytes"]: (row["median_s"], row.get("share_of_bound")) for row in found}
 
 
 def shown(size):
     return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
 
 
-for transport, names in (("tcp", ("gloo-tcp", "mpi-tcp")), ("shm", ("mpi-shm",))):
+titles = {"gloo-tcp": "gloo", "mpi-tcp": "Open MPI", "mpi-shm": "Open MPI"}
+kinds = {"tcp": "over TCP", "shm": "shared memory, where gradients lie", "caller": "shared memory, the caller's buffers"}
+for kind, names in (("tcp", ("gloo-tcp", "mpi-tcp")), ("shm", ("mpi-shm",)), ("caller", ("mpi-shm",))):
     for np in procs:
-        times = {name: [rows(name, np, k + 1) for k in range(rounds)] for name in (f"ours-{transport}",) + names}
-        mine = times[f"ours-{transport}"]
-        titles = {"gloo-tcp": "gloo", "mpi-tcp": "Open MPI", "mpi-shm": "Open MPI"}
-        print(f"\n{np} processes, {transport}, {rounds} rounds\n")
-        print("| bytes | Squadron | GB/s (bus) | " + " | ".join(titles[name] for name in names) + " | ratio | least |")
-        print("|---" * (5 + len(names)) + "|")
+        times = {name: [rows(name, np, k + 1) for k in range(rounds)] for name in (f"ours-{kind}",) + names}
+        mine = times[f"ours-{kind}"]
+        print(f"\n{np} processes, {kinds[kind]}, {rounds} rounds\n")
+        bound = " of the bound |" if kind == "shm" else ""
+        print("| bytes | Squadron | GB/s (bus) |" + bound, " | ".join(titles[name] for name in names) + " | ratio | least |")
+        print("|---" * (5 + bool(bound) + len(names)) + "|")
         for size in mine[0]:
-            median = lambda name: statistics.median(row[size] for row in times[name])
-            ratios = [min(times[name][k][size] for name in names) / mine[k][size] for k in range(rounds)]
-            ours = median(f"ours-{transport}")
+            median = lambda name: statistics.median(row[size][0] for row in times[name])
+            ratios = [min(times[name][k][size][0] for name in names) / mine[k][size][0] for k in range(rounds)]
+            ours = median(f"ours-{kind}")
             bus = size / ours / 1e9 * 2 * (int(np) - 1) / int(np)
+            shares = [row[size][1] for row in mine if row[size][1] is not None]
+            share = f" {100 * statistics.median(shares):.0f} % |" if bound and shares else bound and " |"
             cells = [f"{seconds * 1e6:.1f} us" for seconds in [median(name) for name in names]]
-            print(f"| {shown(size)} | {ours * 1e6:.1f} us | {bus:.2f} | {' | '.join(cells)} | "
+            print(f"| {shown(size)} | {ours * 1e6:.1f} us | {bus:.2f} |{share} {' | '.join(cells)} | "
                   f"{statistics.median(ratios):.2f} | {min(ratios):.2f} |")
 P

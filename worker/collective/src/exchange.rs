@@ -22,6 +22,10 @@ pub(crate) const WATCH: Duration = Duration::from_millis(10);
 /// Longest wait without sleep, where each rank of this host has a core.
 const SPIN: Duration = Duration::from_micros(60);
 
+/// Longest time for which a rank that shares its core looks again whenever the others have had it. Falling asleep and
+/// being woken costs more than the turn of a rank that has nothing to do.
+const YIELD: Duration = Duration::from_micros(300);
+
 /// What stays the same for the life of a ring.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
@@ -148,12 +152,25 @@ impl<'a, P: Payload> Exchange<'a, P> {
             if sent || received {
                 self.progress = Instant::now();
                 self.told = false;
-            } else if !self.terms.crowded && self.progress.elapsed() < SPIN {
+            } else if self.looks_again() {
                 (self.can_read, self.can_write) = (true, true);
             } else {
                 self.wait()?;
             }
         }
+    }
+
+    /// Whether another look is worth more than sleep, so soon after bytes passed.
+    fn looks_again(&self) -> bool {
+        let waited = self.progress.elapsed();
+        if !self.terms.crowded {
+            return waited < SPIN;
+        }
+        let soon = waited < YIELD;
+        if soon {
+            std::thread::yield_now();
+        }
+        soon
     }
 
     fn header(&self, segment: usize, length: usize) -> Header {

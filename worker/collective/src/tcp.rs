@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use rustix::event::{PollFd, PollFlags};
+use rustix::net::sockopt;
 
 use crate::circle::Circle;
 use crate::error::{CollectiveError, Difference};
@@ -34,8 +35,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Pauses between attempts to connect: first and longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
-/// Size that is asked for the sockets' buffers. The system may give less.
-const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+/// Size that is asked for the buffers of a connection within one host: two segments. What lies in larger ones falls out of
+/// the caches before it is read. The system may give less.
+const SOCKET_BUFFER: usize = 1024 * 1024;
 
 /// The place where the previous rank will knock. Made before the rendezvous, which spreads its address.
 #[derive(Debug)]
@@ -208,12 +210,20 @@ impl Meeting<'_> {
     }
 }
 
-/// Settings of a ring connection. Small frames must not wait for company, and large buffers let one side
-/// compute while the other one sends.
+/// Settings of a ring connection. Small frames must not wait for company.
+///
+/// Between hosts the system sizes the buffers and controls congestion: it measures the path, and may go beyond what a
+/// program can ask for. Within one host there is nothing to measure, and a congestion control that paces what it sends
+/// (bbr) only costs time; reno does not, and every Linux has it.
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    rustix::net::sockopt::set_socket_send_buffer_size(stream, SOCKET_BUFFER)?;
-    rustix::net::sockopt::set_socket_recv_buffer_size(stream, SOCKET_BUFFER)?;
+    if stream.local_addr()?.ip() == stream.peer_addr()?.ip() {
+        sockopt::set_socket_send_buffer_size(stream, SOCKET_BUFFER)?;
+        sockopt::set_socket_recv_buffer_size(stream, SOCKET_BUFFER)?;
+        if let Err(error) = sockopt::set_tcp_congestion(stream, "reno") {
+            tracing::debug!(%error, "a connection within this host keeps the system's congestion control");
+        }
+    }
     Ok(())
 }
 
