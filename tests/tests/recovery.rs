@@ -7,6 +7,7 @@
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -74,9 +75,12 @@ fn checkpoints(job: &Job, output: &str) -> Vec<String> {
 fn killed_workers_cost_restarts_and_nothing_else() {
     let rounds = std::env::var("SQUAD_KILL_ROUNDS").map_or(4, |rounds| rounds.parse().expect("a number"));
     let job = job();
+    let begun = Instant::now();
     let whole = undisturbed(&job);
+    let usual = begun.elapsed();
     for round in 0..rounds {
         let output = format!("out-{round}");
+        let begun = Instant::now();
         let run = job.start(&["run", "job.yaml", "--set", &format!("output_dir={output}")]);
         let step = 1 + random(STEPS - 20);
         wait_for_step(&job, &output, step);
@@ -90,7 +94,10 @@ fn killed_workers_cost_restarts_and_nothing_else() {
         }
         signal(workers[victim], Signal::SIGKILL);
         let finished = end(run).success();
-        let what = format!("round {round}: rank {victim} killed after step {step}, while writing: {writes}");
+        let lost = begun.elapsed().as_secs_f64() - usual.as_secs_f64();
+        let what = format!(
+            "round {round}: rank {victim} killed after step {step}, while writing: {writes}, {lost:.1} s longer than undisturbed"
+        );
         println!("{what}");
         let said = finished.stderr();
         let cause = format!("restarting: SQ-004 rank {victim} in ");
@@ -202,9 +209,12 @@ fn wait_for_writing(job: &Job, output: &str) {
 fn a_killed_coordinator_takes_its_jobs_up_again() {
     let rounds = std::env::var("SQUAD_KILL_ROUNDS").map_or(3, |rounds| rounds.parse().expect("a number"));
     let job = job();
+    let begun = Instant::now();
     let whole = undisturbed(&job);
+    let usual = begun.elapsed();
     for round in 0..rounds {
         let output = format!("out-{round}");
+        let begun = Instant::now();
         let mut daemon = Daemon::start(&job);
         let set = format!("output_dir={output}");
         let to_daemon = ["--set", &set, "--server", &daemon.url, "--output", "json"];
@@ -219,10 +229,10 @@ fn a_killed_coordinator_takes_its_jobs_up_again() {
         }
         daemon.kill();
         let what = format!("round {round}: killed after step {step}, while writing: {writes}");
-        println!("{what}");
         // At once: the workers of the life before may still be there.
         daemon.start_again(&job);
         let watched = end(watch);
+        let lasted = begun.elapsed();
         let said = watched.stderr();
         assert_eq!(watched.code(), 0, "{what}\n{said}");
         for words in ["the daemon is back", "SQ-010", "taken up again by the coordinator, from the newest"] {
@@ -236,6 +246,7 @@ fn a_killed_coordinator_takes_its_jobs_up_again() {
         let from = log.lines().filter_map(|line| line.split("training: from step ").nth(1)).next_back();
         let from: u64 = from.and_then(|rest| rest.split(' ').next()?.parse().ok()).expect("a second life");
         assert!(from >= step, "{what}: went on from {from}\n{log}");
+        println!("{what}, {:.1} s longer than undisturbed", lasted.as_secs_f64() - usual.as_secs_f64());
     }
 }
 
