@@ -6,6 +6,8 @@
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "support for tests only")]
 
 pub mod attack;
+pub mod manifests;
+pub mod pods;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@ mod bench;
 mod data;
 mod machines;
 mod models;
+mod render;
 mod spec;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ pub(crate) use bench::{AllReduceArgs, BenchCommand, Carrier, Owner, Rounding};
 pub(crate) use data::{DataCommand, FeaturesFor, FeaturizeArgs, PrepareArgs, Release, StatsArgs, WindowRule};
 pub(crate) use machines::{ExternalArgs, Hosts, RunArgs};
 pub(crate) use models::{ConvertArgs, FetchArgs, ModelsCommand, VerifyArgs};
+pub(crate) use render::{JobKind, KubernetesArgs, RenderCommand};
 pub(crate) use spec::{RecipesCommand, SpecArgs};
 
 /// What stands under the help of the whole program.
@@ -190,6 +192,18 @@ Examples:
   squadctl predict --model out/model --question 'Who wrote it?' --context-file page.txt --output json"
     )]
     Predict(PredictArgs),
+    /// Write the manifest of a job for what places its workers
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  squadctl render kubernetes job.yaml --image registry.example/squad-worker:0.1.0 | kubectl apply -f -"
+    )]
+    Render {
+        /// For which system.
+        #[command(subcommand)]
+        command: RenderCommand,
+    },
     /// List models, bring them from a model hub, convert and check them
     #[command(
         arg_required_else_help = true,

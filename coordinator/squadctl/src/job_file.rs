@@ -48,12 +48,7 @@ pub(crate) struct LocalJob {
 impl JobFile {
     /// Reads the spec, changes it as `--set` says, and checks it.
     pub(crate) fn read(arguments: &SpecArgs) -> anyhow::Result<Self> {
-        let (source, text) = read_source(arguments)?;
-        let mut value = parse(&text, &source.name)?;
-        for change in &arguments.overrides {
-            apply_override(&mut value, change)?;
-        }
-        let spec = validate(&value, &source.name)?;
+        let (source, value, spec) = read_spec(arguments)?;
         let task = match (arguments.eval_only, arguments.checkpoint.as_deref()) {
             (false, _) => Task::Train {
                 resume: arguments.resume,
@@ -151,6 +146,22 @@ impl JobFile {
             _ => Vec::new(),
         }
     }
+}
+
+/// The fields of a spec, changed as `--set` says and checked; nothing is said of what is to be done with it.
+pub(crate) fn fields(arguments: &SpecArgs) -> anyhow::Result<JobSpec> {
+    let (_, _, spec) = read_spec(arguments)?;
+    Ok(spec.into_inner())
+}
+
+fn read_spec(arguments: &SpecArgs) -> anyhow::Result<(Source, Value, ValidSpec)> {
+    let (source, text) = read_source(arguments)?;
+    let mut value = parse(&text, &source.name)?;
+    for change in &arguments.overrides {
+        apply_override(&mut value, change)?;
+    }
+    let spec = validate(&value, &source.name)?;
+    Ok((source, value, spec))
 }
 
 /// The text of a spec, and where it comes from.

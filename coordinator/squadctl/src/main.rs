@@ -8,6 +8,7 @@
 //! | `job_file` | from a spec's file to a job that can be submitted |
 //! | `keys` | the token and the certificates that a user has |
 //! | `client` | the daemon's gRPC service, its errors in a user's words |
+//! | `kubernetes` | the objects by which a cluster runs a job's workers |
 //! | `ticket_file` | what lets workers join that something else places |
 //! | `follow` | watching a job to its end, and what Ctrl-C means there |
 //! | `view` | events as bars, as lines, or as JSON |
@@ -25,6 +26,7 @@ mod follow;
 mod job;
 mod job_file;
 mod keys;
+mod kubernetes;
 mod output;
 mod report;
 mod sizes;

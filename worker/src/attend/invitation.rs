@@ -42,15 +42,17 @@ impl InvitationError {
     }
 }
 
-/// Reads a ticket file. Others must not be able to; a group may, as in a mounted Secret whose `fsGroup` is the
-/// process's.
+/// Reads a ticket file, which must be its owner's alone. One of root's may be read by a group as well: that is what a
+/// mounted Kubernetes Secret is like, whose group is the pod's `fsGroup`.
 ///
 /// # Errors
 /// When it is not there, others can read it, or it holds something else.
 pub(crate) fn read(path: &Path) -> Result<Invitation, InvitationError> {
     let fault = |source| InvitationError::Read { path: path.to_owned(), source };
-    let mode = std::fs::metadata(path).map_err(fault)?.mode() & 0o777;
-    if mode & 0o007 != 0 {
+    let metadata = std::fs::metadata(path).map_err(fault)?;
+    let mode = metadata.mode() & 0o777;
+    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    if mode & forbidden != 0 {
         return Err(InvitationError::Open { path: path.to_owned(), mode });
     }
     let text = std::fs::read(path).map_err(fault)?;
@@ -70,13 +72,20 @@ mod tests {
         let text = r#"{"server":"http://127.0.0.1:1","job":"a-1","token":"t","world":2,"patience_s":60.0}"#;
         std::fs::write(&path, text).unwrap();
         let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        mode(0o644);
-        let refused = read(&path).unwrap_err();
-        assert!(refused.to_string().contains("chmod 600") && !refused.may_pass(), "{refused}");
-        for safe in [0o600, 0o400, 0o440] {
-            mode(safe);
-            assert_eq!(read(&path).unwrap().world, 2);
+        let root = std::fs::metadata(&path).unwrap().uid() == 0;
+        for (bits, safe) in
+            [(0o600, true), (0o400, true), (0o440, root), (0o644, false), (0o604, false), (0o660, false)]
+        {
+            mode(bits);
+            match read(&path) {
+                Ok(ticket) => assert!(safe && ticket.world == 2, "{bits:o}"),
+                Err(refused) => assert!(
+                    !safe && refused.to_string().contains("chmod 600") && !refused.may_pass(),
+                    "{bits:o}: {refused}"
+                ),
+            }
         }
+        mode(0o600);
         std::fs::write(&path, "{}").unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("no ticket"));
     }

@@ -61,7 +61,7 @@ Examples:
 
 /// Reads a recipe's name. Shells complete it, and a slip is answered with the nearest name.
 #[derive(Clone)]
-struct RecipeParser;
+pub(super) struct RecipeParser;
 
 impl TypedValueParser for RecipeParser {
     type Value = &'static Recipe;

@@ -9,6 +9,7 @@ mod mpirun;
 mod offline;
 mod predict;
 mod recipes;
+mod render;
 mod run;
 mod teller;
 mod worker;
@@ -43,6 +44,7 @@ pub(crate) fn perform(command: Command, output: &Output) -> anyhow::Result<Verdi
         Command::Predict(question) => predict::predict(&question, output),
         Command::Models { command } => models::perform(&command, output),
         Command::Recipes { command } => recipes::perform(&command, output),
+        Command::Render { command } => render::perform(&command, output),
         Command::Schema => offline::schema(output),
         Command::Completions { shell } => offline::completions(shell, output),
     }

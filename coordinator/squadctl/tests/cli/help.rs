@@ -17,6 +17,7 @@ const COMMANDS: &[&str] = &[
     "completions",
     "models",
     "recipes",
+    "render",
 ];
 
 #[test]

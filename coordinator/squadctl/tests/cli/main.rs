@@ -9,6 +9,7 @@ mod help;
 mod jobs;
 mod models;
 mod recipes;
+mod render;
 mod run;
 mod scripted;
 mod specs;
