@@ -47,4 +47,5 @@ if cargo nextest --version >/dev/null 2>&1; then
 else
   stage tests cargo test --workspace --lib --bins --tests
 fi
+stage kubernetes ./scripts/check_kubernetes.sh
 say "everything passed in $((SECONDS - begun)) s"

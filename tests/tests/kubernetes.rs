@@ -122,6 +122,12 @@ impl Coordinator {
         self.container.wait().unwrap().code().unwrap()
     }
 
+    /// Starts the next one once the old one has ended: the strategy Recreate.
+    fn replace(&mut self) {
+        assert_eq!(self.end(), 0, "{}", self.pod.log());
+        self.container = self.pod.start();
+    }
+
     fn delete(mut self) -> i32 {
         self.end()
     }
@@ -241,5 +247,28 @@ fn a_pod_is_killed_and_started_again_and_the_job_succeeds() {
     }
     let log = std::fs::read_to_string(data.join("out/train.log")).unwrap();
     assert!(log.contains("2 ranks over tcp"), "the ring goes from pod to pod: {log}");
+    assert_eq!(coordinator.delete(), 0);
+}
+
+#[test]
+fn the_coordinator_is_replaced_while_pods_of_two_workers_train() {
+    let job = Job::new();
+    let Some(mut cluster) = Cluster::new(&job.path("cluster")) else { return };
+    let data = self::job(&cluster, &job);
+    let mut coordinator = Coordinator::deploy(&job, &mut cluster);
+    coordinator.make_token(&job);
+    let id = coordinator.submit(&job, &cluster, "4");
+    let workers = start_workers(&job, &mut cluster, &["-np", "4", "--slots", "2"]);
+    assert_eq!(workers.len(), 2);
+    wait_for_step_15(&data);
+    coordinator.replace();
+
+    let (ends, said) = ends(workers);
+    assert_eq!(ends, [[0], [0]], "{said}");
+    let done = coordinator.squadctl(&job, &["get", &id, "--output", "json"]).success().json();
+    assert_eq!(done["state"], "succeeded", "{done}");
+    // Two lives, of which the second costs none of fault.max_restarts.
+    let results = results(&data.join("out"));
+    assert_eq!((&results["train"]["restarts"], &results["train"]["world_size"]), (&json!(1), &json!(4)));
     assert_eq!(coordinator.delete(), 0);
 }
