@@ -38,6 +38,17 @@ stage() {
 stage set-up ./scripts/setup.sh
 stage weights ./scripts/fetch_minilm.sh
 stage formatting cargo fmt --all --check
+# What may come into the dependency tree. Known holes are in a database on the network, the rest is in deny.toml.
+if cargo deny --version >/dev/null 2>&1; then
+  stage dependencies cargo deny check bans licenses sources
+  if cargo deny fetch db >/dev/null 2>&1; then
+    stage advisories cargo deny check --disable-fetch advisories
+  else
+    say 'advisories SKIPPED: their database cannot be reached'
+  fi
+else
+  say 'dependencies SKIPPED: cargo-deny is not installed (cargo install cargo-deny --locked)'
+fi
 stage lints cargo clippy --workspace --all-targets -- -D warnings
 # End-to-end tests start the real programs, which a test build alone does not make.
 stage build cargo build --workspace --bins

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::access::random;
 
-/// How long a certificate is good for.
+/// How long a certificate is good for. Fixed: it is no wait.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Why certificates cannot be made.
@@ -47,6 +47,7 @@ fn parameters(hosts: &[String], name: &str, life: Duration) -> Result<Certificat
     let mut parameters = CertificateParams::new(hosts)?;
     parameters.distinguished_name = subject(name);
     // An hour back, for clocks that are behind.
+    // Fixed: it is no wait.
     parameters.not_before = (SystemTime::now() - Duration::from_secs(3600)).into();
     parameters.not_after = (SystemTime::now() + life).into();
     Ok(parameters)

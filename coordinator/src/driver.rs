@@ -14,7 +14,7 @@ use crate::job::{Action, Event, Exit, Input, Machine, Memory, Order};
 use crate::launch::{Attendant, Identity, Launching, Process, Sink};
 use crate::registry::Registry;
 
-/// How often a worker that an earlier coordinator started is looked at.
+/// How often a worker that an earlier coordinator started is looked at. Fixed: it only paces looks.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// What workers are told through.

@@ -32,6 +32,7 @@ impl Default for Limits {
             log_bytes: 256 << 20,
             connections: 512,
             connections_per_address: 256,
+            // Fixed: strangers have no job whose patience it could be.
             first_request: Duration::from_secs(10),
             idle: Duration::from_secs(600),
         }

@@ -23,7 +23,7 @@ use crate::state_lock::StateLock;
 use crate::store::{Store, StoreError};
 use crate::web;
 
-/// How long open streams may take to end once all jobs have.
+/// How long open streams may take to end once all jobs have. Fixed: no job is left whose patience it could be.
 const DRAIN: Duration = Duration::from_secs(2);
 /// Largest answer: the list of a coordinator with many jobs, whose results and specs come along.
 const LARGEST_ANSWER: usize = 256 << 20;

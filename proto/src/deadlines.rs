@@ -7,8 +7,21 @@ use std::time::Duration;
 /// They are ordered, so that the nearest observer of a failure speaks first. [`Deadlines::table`] lists all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
+    /// How often somebody who does not answer is tried again.
+    pub retry: Duration,
+    /// How long output is awaited once its process is gone, and the rest of a notice once it has begun: something may
+    /// hold the pipe, or the network may be down.
+    pub last_words: Duration,
     /// How often a worker's control thread says that it lives.
     pub beat: Duration,
+    /// How long whoever has said all waits for the other side to have taken it in.
+    pub farewell: Duration,
+    /// One attempt to connect. A host that is down does not even refuse.
+    pub connect: Duration,
+    /// How long a rank that knocks at another's door may take to prove that it is one.
+    pub handshake: Duration,
+    /// How often a silent connection to the coordinator is tested, and how long the answer may take.
+    pub keep_alive: Duration,
     /// How long what can only follow from a failure waits for the failure itself, and how long survivors have once it
     /// is known.
     pub blame: Duration,
@@ -27,10 +40,19 @@ pub struct Deadlines {
     pub gather: Duration,
     /// One wait inside a collective operation.
     pub collective: Duration,
+    /// How long a worker waits for another one of its machine that builds the same features, before it builds its own.
+    pub features: Duration,
     /// From Assign to Ready: loading weights and building features.
     pub ready: Duration,
     /// How long a worker at work may finish nothing, no step and no question, though it says that it lives.
     pub progress: Duration,
+}
+
+impl Default for Deadlines {
+    /// Those of a job that says nothing about its patience, and of what is no job.
+    fn default() -> Self {
+        Self::from_patience(Duration::from_secs_f64(crate::spec::Fault::default().patience_s))
+    }
 }
 
 impl Deadlines {
@@ -38,7 +60,14 @@ impl Deadlines {
     pub fn from_patience(patience: Duration) -> Self {
         let patience = patience.max(Duration::from_secs(1));
         Self {
+            retry: (patience / 120).min(Duration::from_millis(500)),
+            last_words: (patience / 8).min(Duration::from_millis(500)),
             beat: patience / 12,
+            farewell: patience / 12,
+            // Enough for one lost packet; whoever connects tries again.
+            connect: (patience / 8).min(Duration::from_secs(2)),
+            handshake: patience / 6,
+            keep_alive: patience / 6,
             // A death is seen at once, however long steps take: more than two seconds would tell nobody anything.
             blame: (patience / 4).min(Duration::from_secs(2)),
             late: patience / 4,
@@ -48,6 +77,7 @@ impl Deadlines {
             hello: patience,
             gather: patience * 10,
             collective: patience,
+            features: patience * 2,
             ready: patience * 10,
             progress: patience * 10,
         }
@@ -61,6 +91,13 @@ impl Deadlines {
     /// Every deadline with its name and what it is for, the shortest first.
     pub fn table(&self) -> Vec<(&'static str, Duration, &'static str)> {
         let mut all = vec![
+            ("retry", self.retry, "somebody who does not answer is tried again"),
+            ("last_words", self.last_words, "output of a process that is gone is awaited"),
+            ("farewell", self.farewell, "who has said all waits until it was taken in"),
+            ("connect", self.connect, "one attempt to connect"),
+            ("handshake", self.handshake, "a rank proves to another that it is one"),
+            ("keep_alive", self.keep_alive, "a silent connection is tested, and has as long to answer"),
+            ("features", self.features, "a worker waits for features that another one builds"),
             ("beat", self.beat, "a worker says that it lives"),
             ("blame", self.blame, "a broken connection waits for its cause; survivors end"),
             ("late", self.late, "a rank that others wait for is named in the log"),
@@ -84,12 +121,33 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn the_documentation_has_every_wait_as_it_is() {
+        let page = include_str!("../../docs/recovery.md");
+        for (name, wait, _) in Deadlines::default().table() {
+            let row =
+                page.lines().find(|line| line.starts_with("| `") && line.contains(&format!("`{name}`")));
+            let seconds = row.and_then(|row| row.split('|').nth(2)?.trim().parse::<f64>().ok());
+            assert_eq!(seconds, Some(wait.as_secs_f64()), "docs/recovery.md, {name}");
+        }
+    }
+
     proptest! {
         #[test]
         fn nearest_observer_speaks_first(milliseconds in 0u64..100_000_000) {
             let d = Deadlines::from_patience(Duration::from_millis(milliseconds));
             prop_assert!(d.beat > Duration::ZERO);
             prop_assert!(d.beat * 4 < d.silence, "several beats may be lost before a worker is");
+            prop_assert!(d.retry < d.connect, "an attempt is given up, not the trying");
+            prop_assert!(d.connect + d.retry < d.hello, "a worker's first attempt is not its last");
+            prop_assert!(d.last_words < d.blame, "a death is known, with its last lines, before its victims are blamed");
+            prop_assert!(d.farewell < d.stop_grace, "who has said all is gone before it is killed");
+            prop_assert!(
+                d.keep_alive * 2 + d.connect + d.retry < d.silence,
+                "a connection that broke is made again before its worker is lost"
+            );
+            prop_assert!(d.handshake < d.collective, "a stranger at the door does not cost a rank its place");
+            prop_assert!(d.features < d.ready, "who waits for another's features can still build its own");
             prop_assert!(d.late < d.silence, "there is a warning before there is a failure");
             prop_assert!(d.silence < d.collective, "a dead worker is blamed before its victims time out");
             prop_assert!(

@@ -8,6 +8,7 @@
 //! | [`event`] | what may happen to a job, in the past tense |
 //! | [`failure`] | failure reports and their stable codes |
 //! | [`deadlines`] | every wait, derived from one patience |
+//! | [`memory_group`] | whether the kernel killed a process for want of memory |
 //! | [`recipes`] | the replaced program's settings for each model, ready to run |
 //! | [`nearest`] | what a mistyped name was most likely meant to be |
 //! | [`ticket`] | what a worker is told at birth |
@@ -21,6 +22,7 @@ pub mod deadlines;
 pub mod event;
 pub mod failure;
 pub mod ids;
+pub mod memory_group;
 pub mod nearest;
 pub mod recipes;
 pub mod spec;
@@ -45,6 +47,7 @@ pub use deadlines::Deadlines;
 pub use event::{Event, EventBody, JobState, Phase, Progress};
 pub use failure::{FailureCode, FailureReport};
 pub use ids::{Fence, Generation, JobId, Rank};
+pub use memory_group::{MemoryGroup, OutOfMemory};
 pub use spec::{JobSpec, ValidSpec};
 pub use task::Task;
 pub use ticket::{Invitation, Ticket};

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Everything that `package` needs to be used, by name, directly or through others. `cargo tree` resolves the
@@ -79,4 +80,50 @@ fn nobody_reaches_what_is_not_theirs() {
 fn the_rule_can_fail() {
     let reached = reached("squad-worker");
     assert!(reached.contains("torch-sys") && reached.contains("tonic"), "the worker has both");
+}
+
+/// Rust files below a folder.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            if !name.starts_with('.')
+                && !["target", "tests", "examples", "benches", "simulation"].contains(&name)
+            {
+                sources(&path, found);
+            }
+        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_wait_comes_from_patience_or_says_why_not() {
+    let mut found = Vec::new();
+    for folder in ["proto/src", "coordinator", "worker"] {
+        sources(&squad_tests::repository().join(folder), &mut found);
+    }
+    assert!(found.len() > 100);
+    let constant = |line: &str| {
+        ["from_secs(", "from_millis(", "from_micros("].iter().any(|unit| {
+            let number = line.split(&format!("Duration::{unit}")).nth(1);
+            number.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        })
+    };
+    for path in found.iter().filter(|path| !path.ends_with("deadlines.rs") && !path.ends_with("waits.rs")) {
+        let text = std::fs::read_to_string(path).unwrap();
+        let program = text.split("#[cfg(test)]").next().unwrap();
+        let lines: Vec<&str> = program.lines().collect();
+        for (number, _) in lines.iter().enumerate().filter(|(_, line)| constant(line)) {
+            let reason = lines[number.saturating_sub(6)..=number].iter().any(|line| line.contains("Fixed"));
+            assert!(
+                reason,
+                "{}:{}: a wait belongs into proto/src/deadlines.rs; one that no patience rules says `Fixed: why`",
+                path.display(),
+                number + 1
+            );
+        }
+    }
 }

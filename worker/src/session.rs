@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use squad_proto::connect::{Trust, as_worker, endpoint};
@@ -20,13 +20,6 @@ use tonic::Streaming;
 
 use crate::control::{Begin, FromCompute, Place};
 use crate::progress::Position;
-
-/// How often a worker that comes back tries.
-const REJOIN_PAUSE: Duration = Duration::from_millis(500);
-/// How long one attempt to connect may take.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How often a silent connection is tested, and how long the answer may take.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How the process should end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,16 +56,15 @@ pub(crate) async fn run(
     mut lifeline: oneshot::Receiver<()>,
 ) -> anyhow::Result<Ended> {
     let deadlines = Deadlines::from_patience(session.ticket.patience());
-    let (say, outbound) = unbounded_channel();
-    let mut talk = Talk {
-        fence: session.ticket.fence(),
-        say: Some(say),
-        position: session.position.clone(),
-        rank: None,
+    let mut talk =
+        Talk { fence: session.ticket.fence(), say: None, position: session.position.clone(), rank: None };
+    let mut hear = tokio::select! {
+        reached = reach(&session, &mut talk, false, deadlines.hello) => reached?,
+        _ = &mut lifeline => {
+            tracing::error!("the launcher is gone");
+            return Ok(Ended::Badly);
+        }
     };
-    talk.say(Say::Hello(session.hello(false)));
-    // The coordinator answers a session only once it has heard hello, which therefore waits in the channel.
-    let mut hear = open(&session.ticket, outbound, deadlines.hello).await?;
     let mut beat = tokio::time::interval(deadlines.beat);
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut begun = false;
@@ -107,7 +99,7 @@ pub(crate) async fn run(
                         tracing::info!("asked to stop: {}", stop.reason);
                         session.stop.set();
                         if !begun {
-                            return Ok(leave_early(talk, hear).await);
+                            return Ok(leave_early(talk, hear, deadlines.farewell).await);
                         }
                     }
                     None => {}
@@ -126,7 +118,7 @@ pub(crate) async fn run(
                 // This rank's vote: all stop after the same step, with a checkpoint.
                 session.stop.set();
                 if !begun {
-                    return Ok(leave_early(talk, hear).await);
+                    return Ok(leave_early(talk, hear, deadlines.farewell).await);
                 }
             }
             _ = &mut lifeline => {
@@ -160,10 +152,11 @@ impl Session {
         (last, ended): (Say, Ended),
         lifeline: &mut oneshot::Receiver<()>,
     ) -> Ended {
+        let farewell = Deadlines::from_patience(self.ticket.patience()).farewell;
         loop {
             talk.say(last.clone());
             talk.end();
-            if drained(&mut hear).await {
+            if drained(&mut hear, farewell).await {
                 return ended;
             }
             match rejoin(self, &mut talk, lifeline).await {
@@ -186,45 +179,78 @@ async fn rejoin(
         return None;
     }
     let patience = Deadlines::from_patience(session.ticket.patience()).collective;
-    let trying = async {
-        loop {
-            let (say, outbound) = unbounded_channel();
-            talk.say = Some(say);
-            talk.say(Say::Hello(session.hello(true)));
-            match open(&session.ticket, outbound, patience).await {
-                Ok(hear) => return Some(hear),
-                Err(error) if is_refusal(&error) => {
-                    tracing::info!("{error:#}");
-                    return None;
-                }
-                Err(error) => tracing::debug!("{error:#}; trying again"),
-            }
-            tokio::time::sleep(REJOIN_PAUSE).await;
-        }
-    };
     tokio::select! {
-        hear = tokio::time::timeout(patience, trying) => hear.ok().flatten(),
+        reached = reach(session, talk, true, patience) => match reached {
+            Ok(hear) => Some(hear),
+            Err(error) => {
+                tracing::info!("{error:#}");
+                None
+            }
+        },
         // The attendant has been told that this life is over, or is gone itself.
         _ = lifeline => None,
     }
 }
 
+/// Opens a session, again and again until `patience` has run out: one lost packet must not cost a life.
+///
+/// # Errors
+/// When the coordinator refuses, or does not answer in time.
+async fn reach(
+    session: &Session,
+    talk: &mut Talk,
+    rejoins: bool,
+    patience: Duration,
+) -> anyhow::Result<Streaming<pb::ToWorker>> {
+    let deadlines = Deadlines::from_patience(session.ticket.patience());
+    let begun = Instant::now();
+    loop {
+        let (say, outbound) = unbounded_channel();
+        talk.say = Some(say);
+        // The coordinator answers a session only once it has heard hello, which therefore waits in the channel.
+        talk.say(Say::Hello(session.hello(rejoins)));
+        let left = patience.saturating_sub(begun.elapsed());
+        match open(&session.ticket, outbound, left).await {
+            Ok(hear) => return Ok(hear),
+            Err(error) if is_refusal(&error) || begun.elapsed() + deadlines.retry >= patience => {
+                return Err(error);
+            }
+            Err(error) => tracing::debug!("{error:#}; trying again"),
+        }
+        tokio::time::sleep(deadlines.retry).await;
+    }
+}
+
 /// Whether the coordinator has no place for this worker any more, such as one that came back without knowing its life.
 fn is_refusal(error: &anyhow::Error) -> bool {
+    use tonic::Code;
     let code = error.downcast_ref::<tonic::Status>().map(tonic::Status::code);
-    matches!(code, Some(tonic::Code::FailedPrecondition | tonic::Code::PermissionDenied))
+    matches!(
+        code,
+        Some(
+            Code::FailedPrecondition
+                | Code::PermissionDenied
+                | Code::Unauthenticated
+                | Code::InvalidArgument
+                | Code::Unimplemented
+        )
+    )
 }
 
 /// A connection to a coordinator.
 ///
 /// # Errors
 /// When nobody answers at that address.
-pub(crate) async fn channel(server: &str, trust: &Trust) -> anyhow::Result<tonic::transport::Channel> {
+pub(crate) async fn channel(
+    server: &str,
+    trust: &Trust,
+    deadlines: &Deadlines,
+) -> anyhow::Result<tonic::transport::Channel> {
     // A machine that is cut off says nothing: it is asked.
     let endpoint = endpoint(server, trust)?
-        .connect_timeout(CONNECT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE);
+        .connect_timeout(deadlines.connect)
+        .http2_keep_alive_interval(deadlines.keep_alive)
+        .keep_alive_timeout(deadlines.keep_alive);
     Ok(endpoint.connect().await?)
 }
 
@@ -235,7 +261,9 @@ async fn open(
 ) -> anyhow::Result<Streaming<pb::ToWorker>> {
     let connect = async {
         let trust = Trust { certificates: ticket.certificates.clone(), identity: None };
-        let mut client = pb::workers_client::WorkersClient::new(channel(&ticket.server, &trust).await?);
+        let deadlines = Deadlines::from_patience(ticket.patience());
+        let channel = channel(&ticket.server, &trust, &deadlines).await?;
+        let mut client = pb::workers_client::WorkersClient::new(channel);
         let call = as_worker(UnboundedReceiverStream::new(outbound), &ticket.job, &ticket.token)?;
         let answer = client.session(call).await?;
         anyhow::Ok(answer.into_inner())
@@ -269,20 +297,20 @@ async fn give_up(
 }
 
 /// Ends before training has begun: loading cannot be interrupted, and nothing of it needs to be kept.
-async fn leave_early(talk: Talk, hear: Streaming<pb::ToWorker>) -> Ended {
+async fn leave_early(talk: Talk, hear: Streaming<pb::ToWorker>, farewell: Duration) -> Ended {
     talk.say(Say::Stopped(pb::Stopped { step: 0 }));
-    close(talk, hear, Ended::Well).await
+    close(talk, hear, farewell).await
 }
 
 /// Ends this side of the session and waits until the coordinator has taken in everything.
-async fn close(mut talk: Talk, mut hear: Streaming<pb::ToWorker>, ended: Ended) -> Ended {
+async fn close(mut talk: Talk, mut hear: Streaming<pb::ToWorker>, farewell: Duration) -> Ended {
     talk.end();
-    drained(&mut hear).await;
-    ended
+    drained(&mut hear, farewell).await;
+    Ended::Well
 }
 
 /// Waits until the coordinator has taken in everything; false when the connection broke before.
-async fn drained(hear: &mut Streaming<pb::ToWorker>) -> bool {
+async fn drained(hear: &mut Streaming<pb::ToWorker>, farewell: Duration) -> bool {
     let drained = async {
         loop {
             match hear.next().await {
@@ -292,7 +320,7 @@ async fn drained(hear: &mut Streaming<pb::ToWorker>) -> bool {
             }
         }
     };
-    match tokio::time::timeout(Duration::from_secs(5), drained).await {
+    match tokio::time::timeout(farewell, drained).await {
         Ok(whole) => whole,
         Err(_) => {
             tracing::warn!("the coordinator did not close the session");

@@ -18,7 +18,7 @@ use crate::fault::BadUsage;
 use crate::job::Job;
 use crate::keys;
 
-/// A daemon on the same network answers within this, or not at all.
+/// A daemon on the same network answers within this, or not at all. Fixed: no job is known yet.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Room for the list of a daemon with many jobs, whose results and specs come along.
 const LARGEST_ANSWER: usize = 256 << 20;

@@ -14,7 +14,7 @@ use crate::metrics::Reason;
 /// Calls of workers begin so.
 const WORKERS: &str = "/squad.v1.Workers/";
 
-/// A call's question has come whole within this, or is given up.
+/// A call's question has come whole within this, or is given up. Fixed: a stranger has no job whose patience it could be.
 const WHOLE: Duration = Duration::from_secs(30);
 
 /// What a method takes. One that is not known takes everything: it is refused before it is looked for.

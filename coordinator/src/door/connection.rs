@@ -25,7 +25,7 @@ use crate::metrics::Reason;
 const STREAMS: u32 = 128;
 /// Largest head of a request, in bytes.
 const HEAD: u32 = 16 << 10;
-/// How long a connection that is asked to end may take.
+/// How long a connection that is asked to end may take. Fixed: it belongs to no job.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a connection does: how many requests are open, and since when that is so.
@@ -121,7 +121,9 @@ impl Door {
 
     fn builder(&self) -> Builder<TokioExecutor> {
         let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.limits.idle);
+        // After whoever counts it: a connection that rests is a refusal with a reason.
+        let longest = self.limits.idle + FAREWELL;
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(longest);
         builder.http2().max_concurrent_streams(STREAMS).max_header_list_size(HEAD);
         match self.speech {
             Speech::Two => builder.http2_only(),

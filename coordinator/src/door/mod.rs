@@ -24,7 +24,7 @@ use crowd::{Crowd, Place};
 
 pub use tls::{Tls, TlsError};
 
-/// How long to wait when the system gives no more connections.
+/// How long to wait when the system gives no more connections. Fixed, as the next: they belong to no job.
 const BREATH: Duration = Duration::from_millis(200);
 /// After so long without a word the system asks whether the other machine is still there. It answers for a process
 /// that is stopped or busy, which is no reason to hang up.

@@ -1,7 +1,7 @@
 //! Attendants: who starts workers where the coordinator cannot.
 
 use squad_proto::pb::from_attendant::Body;
-use squad_proto::{Generation, JobId, pb};
+use squad_proto::{Generation, JobId, OutOfMemory, pb};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
@@ -66,10 +66,12 @@ async fn listen(
     while let Some(Ok(message)) = incoming.next().await {
         let (generation, input) = match message.body {
             Some(Body::Exited(end)) => {
-                let exit = match (end.code, end.signal) {
-                    (Some(code), _) => Exit::Code(code),
-                    (None, Some(signal)) => Exit::Signal(signal),
-                    (None, None) => Exit::Code(-1),
+                let starved = end.out_of_memory.map(|cause| OutOfMemory { limit: cause.limit_bytes });
+                let exit = match (end.code, end.signal, starved) {
+                    (Some(code), ..) => Exit::Code(code),
+                    (None, Some(_), Some(cause)) => Exit::OutOfMemory(cause),
+                    (None, Some(signal), None) => Exit::Signal(signal),
+                    (None, None, _) => Exit::Code(-1),
                 };
                 (end.generation, Input::Exited(exit, end.stderr_tail))
             }

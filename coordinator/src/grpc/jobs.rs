@@ -18,7 +18,7 @@ use crate::metrics::Reason;
 use crate::registry::{Registry, SubmitError};
 use crate::store::Record;
 
-/// How often a followed log is looked at.
+/// How often a followed log is looked at. Fixed: it only paces looks.
 const FOLLOW: Duration = Duration::from_millis(200);
 
 /// The service of users.

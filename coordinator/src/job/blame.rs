@@ -8,10 +8,19 @@ use squad_proto::{FailureCode, FailureReport};
 
 use super::event::Exit;
 
+/// What to do where the machine's memory, or a control group's, ran out.
+const STARVED: &str = "give the workers more memory (the container's or the Slurm job's limit), start fewer of them on one \
+                       machine, or lower train.batch_size and raise train.accumulate as much; train.recompute: true \
+                       needs less, too";
+
 /// The report of a process that ended without one.
 pub(crate) fn of_exit(rank: u32, exit: Exit, tail: Vec<String>) -> FailureReport {
-    let mut report =
-        FailureReport::new(FailureCode::WorkerDied, format!("the worker process {exit}")).of_rank(rank);
+    let starved = matches!(exit, Exit::OutOfMemory(_));
+    let code = if starved { FailureCode::OutOfMemory } else { FailureCode::WorkerDied };
+    let mut report = FailureReport::new(code, format!("the worker process {exit}")).of_rank(rank);
+    if starved {
+        report.remedy = STARVED.into();
+    }
     report.stderr_tail = tail;
     report
 }
@@ -32,7 +41,7 @@ pub(crate) fn weight(report: &FailureReport, exit: Option<Exit>) -> Weight {
     match exit {
         _ if report.secondary => Weight::Echo,
         Some(Exit::Code(_) | Exit::Unseen | Exit::Lost) => Weight::Flight,
-        Some(Exit::Signal(_)) | None => Weight::Cause,
+        Some(Exit::Signal(_) | Exit::OutOfMemory(_)) | None => Weight::Cause,
     }
 }
 
@@ -44,6 +53,7 @@ pub(crate) fn root(reports: &[(Weight, FailureReport)]) -> Option<&FailureReport
 #[cfg(test)]
 mod tests {
     use super::*;
+    use squad_proto::OutOfMemory;
 
     #[test]
     fn echoes_lose_against_causes() {
@@ -58,5 +68,10 @@ mod tests {
         assert_eq!(root(&[echo.clone(), flight.clone()]), Some(&flight.1));
         assert_eq!(root(std::slice::from_ref(&echo)), Some(&echo.1));
         assert_eq!(root(&[]), None);
+        let starved = Exit::OutOfMemory(OutOfMemory { limit: Some(512 << 20) });
+        let report = of_exit(1, starved, vec![]);
+        assert_eq!((report.code, weight(&report, Some(starved))), (FailureCode::OutOfMemory, Weight::Cause));
+        assert!(report.summary.ends_with("memory ran out: its control group may have 512 MiB"), "{report}");
+        assert!(report.remedy.contains("limit"), "{}", report.remedy);
     }
 }

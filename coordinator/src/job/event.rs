@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use squad_proto::{EventBody, FailureReport, Generation, Phase, Progress};
+use squad_proto::{EventBody, FailureReport, Generation, OutOfMemory, Phase, Progress};
 
 use super::rendezvous::Having;
 
@@ -94,6 +94,8 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// By the kernel, because memory ran out.
+    OutOfMemory(OutOfMemory),
     /// Nobody saw how: its coordinator had ended before.
     Unseen,
     /// Nobody knows: the connections to it and to its attendant ended.
@@ -108,6 +110,7 @@ impl fmt::Display for Exit {
                 Ok(known) => write!(f, "was killed by signal {signal} ({known})"),
                 Err(_) => write!(f, "was killed by signal {signal}"),
             },
+            Self::OutOfMemory(cause) => write!(f, "{cause}"),
             Self::Unseen => f.write_str("ended unseen"),
             Self::Lost => f.write_str("was lost together with whatever launched it"),
         }

@@ -12,7 +12,7 @@ const FRUITLESS: u32 = 3;
 /// good: by a worker that died or fell silent, and by one that could not be started.
 const STRIKES: (u32, u32) = (3, 2);
 
-/// The longest wait before a restart; the first is a second, each next one twice as long.
+/// The longest wait before a restart; the first is a second, each next one twice as long. Fixed: nobody is waited for.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// How far a life came: a phase, and its finished units.
@@ -65,7 +65,12 @@ impl Restarts {
             (self.lost, self.fruitless, self.strikes) = (None, 0, None);
             return Verdict::Smaller(self.wait());
         }
-        let may_pass = root.code.may_pass() || (spare && root.code == FailureCode::Launch);
+        // Memory that was enough for steps runs out where something else took it, or at the longest batch: once more, to
+        // see which. What never trained had too little from the start.
+        let trained = place > (Phase::Train, 0) && self.fruitless < 2;
+        let may_pass = root.code.may_pass()
+            || (spare && root.code == FailureCode::Launch)
+            || (trained && root.code == FailureCode::OutOfMemory);
         if !may_pass || self.allowed == 0 {
             return Verdict::Never(None);
         }
@@ -89,7 +94,7 @@ impl Restarts {
             // Words about a broken connection hold addresses and counts, those about a stall times and places, which
             // no life has twice; and any rank may be the first to say that a connection broke.
             let alike = match root.code {
-                FailureCode::Collective => true,
+                FailureCode::Collective | FailureCode::OutOfMemory => true,
                 FailureCode::WorkerStalled => first.rank == root.rank,
                 _ => (first.rank, &first.summary) == (root.rank, &root.summary),
             };
@@ -122,6 +127,7 @@ impl Restarts {
     }
 
     fn wait(&self) -> Duration {
+        // Fixed, as the longest.
         Duration::from_secs(1).saturating_mul(1 << self.used.min(10)).min(LONGEST)
     }
 
@@ -195,6 +201,18 @@ mod tests {
                 assert_eq!(verdict, Verdict::Never(None), "{code}");
             }
         }
+    }
+
+    #[test]
+    fn memory_that_was_enough_for_steps_is_tried_once_more() {
+        let starved = |rank| FailureReport::new(FailureCode::OutOfMemory, "x").of_rank(rank);
+        let first = Restarts::new(3).after(&starved(0), (Phase::Train, 0), false);
+        assert_eq!(first, Verdict::Never(None), "it was too little from the start");
+        let mut restarts = Restarts::new(3);
+        let mut lose = |rank, step| restarts.after(&starved(rank), (Phase::Train, step), false);
+        assert!(matches!(lose(0, 5), Verdict::Again(_)));
+        assert!(matches!(lose(0, 9), Verdict::Again(_)), "that life got further");
+        assert_eq!(lose(1, 9), Verdict::Never(None), "whichever rank the kernel chooses");
     }
 
     #[test]

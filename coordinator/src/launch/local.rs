@@ -4,17 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use squad_proto::Ticket;
+use squad_proto::{Deadlines, MemoryGroup, Ticket};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 
 use super::identity::{Identity, kill_group};
 use super::lines::Sink;
 use crate::job::Exit;
-
-/// How long output is awaited once the process is gone; something it started may hold the pipe.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Starts `squad-worker join`.
 #[derive(Clone, Debug)]
@@ -71,19 +69,31 @@ impl LocalLauncher {
             // Its exit says more.
             Err(error) => tracing::debug!("worker {pid} cannot be told from others: {error}"),
         }
+        let group = MemoryGroup::of(&pid.to_string(), &read);
         let mut line = serde_json::to_vec(ticket).map_err(|e| e.to_string())?;
         line.push(b'\n');
         // A worker that is gone already is told by its exit.
         if let Err(error) = stdin.write_all(&line).await {
             tracing::debug!("the worker did not take its ticket: {error}");
         }
-        tokio::spawn(attend(child, Sink::new(log, self.log_bytes), ended));
+        let last_words = Deadlines::from_patience(ticket.patience()).last_words;
+        tokio::spawn(attend(child, (group, last_words), Sink::new(log, self.log_bytes), ended));
         Ok(Launched { group: Pid::from_raw(pid as i32), _stdin: stdin })
     }
 }
 
+/// A file of the system's, if it can be read.
+fn read(path: &Path) -> Option<String> {
+    std::fs::read_to_string(path).ok()
+}
+
 /// Drains a worker's output and waits for its end.
-async fn attend(mut child: Child, sink: Sink, ended: impl FnOnce(Exit, Vec<String>)) {
+async fn attend(
+    mut child: Child,
+    (group, last_words): (Option<MemoryGroup>, Duration),
+    sink: Sink,
+    ended: impl FnOnce(Exit, Vec<String>),
+) {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (out, err) = (sink.clone(), sink.clone());
     let drains = async move {
@@ -107,11 +117,11 @@ async fn attend(mut child: Child, sink: Sink, ended: impl FnOnce(Exit, Vec<Strin
             _ = &mut drains, if !drained => drained = true,
         }
     };
-    if !drained && tokio::time::timeout(LAST_WORDS, &mut drains).await.is_err() {
+    if !drained && tokio::time::timeout(last_words, &mut drains).await.is_err() {
         tracing::debug!("a worker's output stayed open after its end");
     }
     let exit = match status {
-        Ok(status) => exit_of(status),
+        Ok(status) => exit_of(status, group.as_ref()),
         Err(error) => {
             tracing::error!("cannot wait for a worker: {error}");
             Exit::Code(-1)
@@ -120,10 +130,15 @@ async fn attend(mut child: Child, sink: Sink, ended: impl FnOnce(Exit, Vec<Strin
     ended(exit, sink.tail());
 }
 
-fn exit_of(status: std::process::ExitStatus) -> Exit {
+/// How a process ended; one that was killed in a group in which the kernel has just killed for memory died of that.
+fn exit_of(status: std::process::ExitStatus, group: Option<&MemoryGroup>) -> Exit {
     use std::os::unix::process::ExitStatusExt;
+    let starved = || group.and_then(|group| group.cause(&read));
     match (status.code(), status.signal()) {
         (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) if signal == Signal::SIGKILL as i32 => {
+            starved().map_or(Exit::Signal(signal), Exit::OutOfMemory)
+        }
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => Exit::Code(-1),
     }

@@ -16,7 +16,8 @@ use tokio::sync::Mutex;
 use super::Shared;
 use super::api::{Refusal, unknown};
 
-/// An answer comes within this, or not at all: loading a large model takes most of it.
+/// An answer comes within this, or not at all: loading a large model takes most of it. Fixed:
+/// the job is over by then.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// Longest question, and longest text, in bytes: what fits on a command line, with room.
 const LONGEST: usize = 64 << 10;

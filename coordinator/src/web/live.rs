@@ -16,7 +16,7 @@ use super::api::{Job, Refusal, listing, unknown};
 use super::{Shared, api};
 use crate::registry::Registry;
 
-/// Least time between two snapshots: more often nobody can read them.
+/// Least time between two snapshots: more often nobody can read them. Fixed: it is no wait.
 const PACE: Duration = Duration::from_secs(1);
 
 type Stream = Sse<axum::response::sse::KeepAliveStream<ReceiverStream<Result<Event, Infallible>>>>;

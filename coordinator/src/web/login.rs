@@ -20,7 +20,7 @@ use super::api::Refusal;
 use super::enter::peer_of;
 use crate::access::{Secret, random};
 
-/// How long somebody stays logged in.
+/// How long somebody stays logged in. Fixed: it is no wait.
 const STAY: Duration = Duration::from_secs(12 * 3600);
 /// How many may be logged in; of more, those who came first are logged out.
 const MOST: usize = 1000;

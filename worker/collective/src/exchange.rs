@@ -13,13 +13,13 @@ use crate::wire::{Segment, Wire, order};
 
 mod failure;
 
-/// Longest sleep without a look at the abort flag. Aborting wakes the sleeper anyway.
+/// Longest sleep without a look at the abort flag. Aborting wakes the sleeper anyway. Fixed: it only paces looks.
 const SLICE: Duration = Duration::from_secs(1);
 
-/// Longest sleep of a rank that has others to look after as well.
+/// Longest sleep of a rank that has others to look after as well. Fixed: it only paces looks.
 pub(crate) const WATCH: Duration = Duration::from_millis(10);
 
-/// Longest wait without sleep, where each rank of this host has a core.
+/// Longest wait without sleep, where each rank of this host has a core. Fixed: the wait goes on after it, asleep.
 const SPIN: Duration = Duration::from_micros(60);
 
 /// Longest time for which a rank that shares its core looks again whenever the others have had it. Falling asleep and

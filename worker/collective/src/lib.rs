@@ -62,6 +62,7 @@ mod solo;
 mod tcp;
 mod topology;
 mod upgrade;
+mod waits;
 mod wire;
 
 use std::ops::Range;
@@ -78,6 +79,7 @@ pub use rows::Rows;
 pub use schedule::spans;
 pub use tcp::RingListener;
 pub use topology::{Compression, Fence, Topology, Transport};
+pub use waits::Waits;
 
 /// What is done with bytes that come over a connection of the ring, for fuzzers: a hello, a header of a frame, a notice.
 #[doc(hidden)]

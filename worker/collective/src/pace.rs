@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How far a direction may be behind its rate and still catch up: sleeps are not exact.
+/// How far a direction may be behind its rate and still catch up: sleeps are not exact. Fixed: it is no wait.
 const SLACK: Duration = Duration::from_millis(2);
 
 /// Which way bytes go.

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::circle::Circle;
 use crate::error::{CollectiveError, Operation, Scene};
@@ -12,14 +11,12 @@ use crate::link::Sockets;
 use crate::payload::{Blobs, Floats, Halves, Payload};
 use crate::schedule::{self, Plan, spans};
 use crate::topology::Compression;
+use crate::waits::Waits;
 use crate::wire::Wire;
 use crate::{AbortHandle, Buffer, Collective, lanes};
 
 /// Longest blob in a gather of bytes. Bounds what a neighbour can make this rank allocate.
 pub(crate) const MAX_BLOB: u64 = 1 << 32;
-
-/// Longest time that a failing rank spends on telling its neighbours.
-const FAREWELL: Duration = Duration::from_millis(250);
 
 /// Largest buffer that all ranks send each other as a whole, each summing for itself: half the steps, but more bytes.
 const WHOLE: usize = 16 * 1024;
@@ -110,7 +107,7 @@ impl Ring {
             let (sequence, fence) = (self.sequence, self.terms.fence);
             let leave =
                 Header { kind: Kind::Leave, root: 0, payload: 0, sequence, total: 0, segment: 0, fence };
-            self.sockets.farewell(&[], &leave.encode(), FAREWELL);
+            self.sockets.farewell(&[], &leave.encode(), Waits::of(self.terms.patience).last_words);
         }
     }
 
@@ -229,7 +226,7 @@ impl Ring {
         };
         tracing::debug!(%error, "the ring breaks");
         let notice = Notice::of(&error, self.terms.rank).encode(self.terms.fence);
-        self.sockets.farewell(&self.wire.unsent, &notice, FAREWELL.min(self.terms.patience));
+        self.sockets.farewell(&self.wire.unsent, &notice, Waits::of(self.terms.patience).last_words);
         self.broken = Some(error.clone());
         error
     }

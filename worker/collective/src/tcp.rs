@@ -16,23 +16,15 @@ use crate::circle::Circle;
 use crate::error::{CollectiveError, Difference};
 use crate::handshake::{Failure, Role, shake};
 use crate::link::{Sockets, wait};
-
-/// Longest time for a single attempt to connect; a host that is down does not even refuse.
-const ATTEMPT: Duration = Duration::from_secs(2);
-
-/// Longest time for a handshake with somebody who has come to the listener.
-const GUEST: Duration = Duration::from_secs(10);
+use crate::waits::Waits;
 
 /// Most handshakes at one time; more guests than that are strangers.
 const MAX_GUESTS: usize = 64;
 
-/// How often a look at the listener is interrupted by a look at the handshakes under way.
+/// How often a look at the listener is interrupted by a look at the handshakes under way. Fixed: it only paces looks.
 const GLANCE: Duration = Duration::from_millis(10);
 
-/// How long a rank that has found a difference stays at its door for its neighbours to find it too.
-const LINGER: Duration = Duration::from_secs(2);
-
-/// Pauses between attempts to connect: first and longest.
+/// Pauses between attempts to connect: first and longest. Fixed: they only pace attempts.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
 /// Size that is asked for the buffers of a connection within one host: two segments. What lies in larger ones falls out of
@@ -94,6 +86,7 @@ struct Open {
 
 struct Meeting<'a> {
     circle: &'a Circle,
+    waits: Waits,
     started: Instant,
     open: Mutex<Open>,
     guests: AtomicUsize,
@@ -172,7 +165,7 @@ impl Meeting<'_> {
     }
 
     fn attempt(&self, address: SocketAddr, peer: usize) -> Result<TcpStream, Failure> {
-        let left = self.left().clamp(Duration::from_millis(1), ATTEMPT);
+        let left = self.left().clamp(Duration::from_nanos(1), self.waits.connect);
         let stream = TcpStream::connect_timeout(&address, left)?;
         // Where nobody listens yet, the system may choose that very port for our end, and we reach ourselves.
         if stream.local_addr()? == stream.peer_addr()? {
@@ -185,7 +178,7 @@ impl Meeting<'_> {
     /// Finds out who has come.
     fn receive_guest(&self, stream: TcpStream, address: SocketAddr) -> News {
         let peer = self.circle.previous();
-        match self.shake(&stream, Role::Acceptor, peer, GUEST) {
+        match self.shake(&stream, Role::Acceptor, peer, self.waits.handshake) {
             Ok(()) => News::Previous(stream),
             Err(Failure::Differs { differences, proven }) => {
                 // Someone of another job or generation just has an old address. One of ours that differs in
@@ -229,8 +222,13 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 
 /// Connects to the next rank and accepts the previous one, until patience is over.
 pub(crate) fn establish(listener: &RingListener, circle: &Circle) -> Result<Sockets, CollectiveError> {
-    let meeting =
-        Meeting { circle, started: Instant::now(), open: Mutex::default(), guests: AtomicUsize::new(0) };
+    let meeting = Meeting {
+        circle,
+        waits: Waits::of(circle.patience),
+        started: Instant::now(),
+        open: Mutex::default(),
+        guests: AtomicUsize::new(0),
+    };
     let local = |cause| CollectiveError::local(circle.rank, "connecting the ring", cause);
     let (tell, news) = unbounded();
     let (next, previous) = thread::scope(|scope| {
@@ -295,10 +293,10 @@ impl Progress {
 
     /// Whether nothing more is to be waited for. After an error the meeting goes on for a moment, so that the
     /// neighbours, who are perhaps about to find the same difference, find it, and not a closed door.
-    fn is_over(&self, left: Duration) -> bool {
+    fn is_over(&self, left: Duration, linger: Duration) -> bool {
         match &self.failed {
             Some((_, when)) => {
-                left.is_zero() || when.elapsed() >= LINGER || (self.judged_next && self.judged_previous)
+                left.is_zero() || when.elapsed() >= linger || (self.judged_next && self.judged_previous)
             }
             None => left.is_zero() || (self.next.is_some() && self.previous.is_some()),
         }
@@ -330,12 +328,12 @@ fn await_both<'scope>(
     (tell, news): (&Sender<News>, &Receiver<News>),
 ) -> Result<(TcpStream, TcpStream), CollectiveError> {
     let mut progress = Progress::default();
-    while !progress.is_over(meeting.left()) {
+    while !progress.is_over(meeting.left(), meeting.waits.blame) {
         let patience = if progress.previous.is_none() {
             admit(meeting, listener, scope, tell, meeting.left().min(GLANCE));
             Duration::ZERO
         } else {
-            meeting.left().min(LINGER)
+            meeting.left().min(meeting.waits.blame)
         };
         match news.recv_timeout(patience) {
             Ok(news) => progress.take(news, meeting.circle.rank),

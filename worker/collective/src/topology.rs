@@ -10,7 +10,7 @@ use crate::error::CollectiveError;
 /// Longest name of a job, in bytes of UTF-8.
 pub(crate) const MAX_JOB: usize = 256;
 
-/// Longest patience. Far beyond all use; it keeps deadlines within the clock's range.
+/// Longest patience. Far beyond all use; it keeps deadlines within the clock's range. Fixed: it is no wait.
 const MAX_PATIENCE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Most ranks in one ring; far beyond what a flat ring is good for.

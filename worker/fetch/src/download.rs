@@ -16,7 +16,7 @@ use crate::lock::{self, beside};
 use crate::options::{Event, Patience, Progress};
 
 const BLOCK: usize = 1 << 18;
-/// The longest pause that a server may ask for.
+/// The longest pause that a server may ask for. Fixed: what is fetched belongs to no job.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// Tries at a server that has never answered.
 const UNREACHED_TRIES: u32 = 2;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::FetchError;
 
+/// How often a waiting process looks. Fixed: it only paces looks.
 const POLL: Duration = Duration::from_millis(50);
 
 /// The right to write one target. The system takes it back when the process ends, however it ends.

@@ -50,6 +50,7 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
+        // Fixed: servers of the hub know nothing of a job's patience.
         Self {
             connect: Duration::from_secs(10),
             silence: Duration::from_secs(30),
@@ -64,6 +65,7 @@ impl Patience {
     /// The pause after `failures` failed tries in a row.
     pub(crate) fn pause_after(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(16);
+        // Fixed: it only paces attempts.
         self.pause.saturating_mul(1 << doublings).min(Duration::from_secs(30))
     }
 }

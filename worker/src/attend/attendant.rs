@@ -149,7 +149,13 @@ impl Attendant {
         let mut leave = self.leave.clone();
         let deadlines = self.source.deadlines();
         loop {
-            let give_up = self.leave_by.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let give_up = self.leave_by;
+            let given_up = async {
+                match give_up {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 message = hear.next() => {
                     let body = match message {
@@ -182,7 +188,7 @@ impl Attendant {
                         process.kill(false);
                     }
                 }
-                () = tokio::time::sleep_until(give_up), if self.leave_by.is_some() => {
+                () = given_up => {
                     tracing::warn!("the worker did not stop in time: it is killed");
                     self.process = None;
                 }
@@ -192,7 +198,7 @@ impl Attendant {
             }
             if self.leave_by.is_some() && self.process.is_none() {
                 drop(say);
-                drain(hear).await;
+                drain(hear, deadlines.farewell).await;
                 return Ok(Broken::Ended(Ended::Left));
             }
         }
@@ -266,7 +272,7 @@ impl Attendant {
 
     async fn exited(&mut self, sign: Sign) -> Option<Say> {
         use std::os::unix::process::ExitStatusExt;
-        let Sign::Exited { generation, status, tail } = sign else { return None };
+        let Sign::Exited { generation, status, tail, starved } = sign else { return None };
         if self.process.as_ref().is_some_and(|process| process.generation == generation) {
             self.process = None;
         }
@@ -282,7 +288,11 @@ impl Attendant {
         {
             self.start(ticket).await;
         }
-        Some(Say::Exited(pb::WorkerExited { generation: generation.0, code, signal, stderr_tail: tail }))
+        let killed = signal == Some(nix::sys::signal::Signal::SIGKILL as i32);
+        let out_of_memory =
+            starved.filter(|_| killed).map(|cause| pb::OutOfMemory { limit_bytes: cause.limit });
+        let generation = generation.0;
+        Some(Say::Exited(pb::WorkerExited { generation, code, signal, stderr_tail: tail, out_of_memory }))
     }
 
     async fn ended(&mut self, end: &pb::JobEnded) -> anyhow::Result<Ended> {
@@ -313,14 +323,15 @@ fn tell(say: &UnboundedSender<pb::FromAttendant>, body: Say) {
 }
 
 /// Waits until the coordinator has taken in everything.
-async fn drain(mut hear: Streaming<pb::ToAttendant>) {
+async fn drain(mut hear: Streaming<pb::ToAttendant>, farewell: Duration) {
     let drained = async { while let Some(Ok(_)) = hear.next().await {} };
-    if tokio::time::timeout(Duration::from_secs(5), drained).await.is_err() {
+    if tokio::time::timeout(farewell, drained).await.is_err() {
         tracing::warn!("the coordinator did not close the session");
     }
 }
 
 /// How long a job's parties wait for each other, before its patience is known and after.
 pub(crate) fn deadlines(patience_s: Option<f64>) -> Deadlines {
-    Deadlines::from_patience(Duration::from_secs_f64(patience_s.unwrap_or(60.0)))
+    patience_s
+        .map_or_else(Deadlines::default, |seconds| Deadlines::from_patience(Duration::from_secs_f64(seconds)))
 }

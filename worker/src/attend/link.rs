@@ -15,9 +15,6 @@ use tonic::{Code, Status, Streaming};
 use super::attendant::{Slot, deadlines};
 use super::invitation;
 
-/// How often a coordinator that does not answer is tried.
-const PAUSE: Duration = Duration::from_millis(500);
-
 /// A connection that the coordinator has accepted.
 pub(crate) struct Link {
     /// To it.
@@ -91,7 +88,7 @@ impl Source {
                 return Err(error.context(format!("gave up after {} s", begun.elapsed().as_secs())));
             }
             tracing::debug!("{error:#}; trying again");
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(self.deadlines().retry).await;
         }
     }
 
@@ -124,9 +121,9 @@ impl Source {
         };
         // Unbounded, and just made: it takes the message.
         say.send(pb::FromAttendant { body: Some(Say::Enlist(enlist)) }).ok();
-        let patience = deadlines(Some(invitation.patience_s)).hello;
-        let opened = open(&server, &invitation, UnboundedReceiverStream::new(outbound));
-        let hear = match tokio::time::timeout(patience, opened).await {
+        let deadlines = deadlines(Some(invitation.patience_s));
+        let opened = open(&server, &invitation, &deadlines, UnboundedReceiverStream::new(outbound));
+        let hear = match tokio::time::timeout(deadlines.hello, opened).await {
             Err(_) => return Err(Refusal::Passing(anyhow::anyhow!("{server} does not answer"))),
             Ok(Err(error)) => return Err(self.weigh(&server, error)),
             Ok(Ok(hear)) => hear,
@@ -161,10 +158,12 @@ impl Source {
 async fn open(
     server: &str,
     invitation: &Invitation,
+    deadlines: &Deadlines,
     outbound: UnboundedReceiverStream<pb::FromAttendant>,
 ) -> anyhow::Result<Streaming<pb::ToAttendant>> {
     let trust = Trust { certificates: invitation.certificates.clone(), identity: None };
-    let mut client = pb::workers_client::WorkersClient::new(crate::session::channel(server, &trust).await?);
+    let channel = crate::session::channel(server, &trust, deadlines).await?;
+    let mut client = pb::workers_client::WorkersClient::new(channel);
     let call = as_worker(outbound, &invitation.job, &invitation.token)?;
     Ok(client.attend(call).await?.into_inner())
 }

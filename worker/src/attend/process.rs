@@ -1,13 +1,14 @@
 //! The worker of one life, as a process of its own: its memory, threads and sockets end with it.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use squad_proto::{Generation, Ticket};
+use squad_proto::{Deadlines, Generation, MemoryGroup, OutOfMemory, Ticket};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc::Sender;
@@ -16,8 +17,6 @@ use tokio::sync::mpsc::Sender;
 const TAIL: usize = 20;
 /// Longest line that is passed on whole, in characters.
 const LONGEST: usize = 4096;
-/// How long output is awaited once the process is gone; something it started may hold the pipe.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What a worker's process does.
 #[derive(Debug)]
@@ -32,6 +31,8 @@ pub(crate) enum Sign {
         status: std::io::Result<std::process::ExitStatus>,
         /// The last lines of its standard error.
         tail: Vec<String>,
+        /// The kernel has killed it, or one beside it, because memory ran out.
+        starved: Option<OutOfMemory>,
     },
 }
 
@@ -74,7 +75,9 @@ impl Process {
         // A worker that is gone already is told by its exit.
         stdin.write_all(&line).await.ok();
         let generation = ticket.generation;
-        tokio::spawn(watch(child, generation, signs));
+        let last_words = Deadlines::from_patience(ticket.patience()).last_words;
+        let group = MemoryGroup::of(&pid.to_string(), &read);
+        tokio::spawn(watch(child, (generation, group, last_words), signs));
         Ok(Self { generation, group: Pid::from_raw(pid as i32), _stdin: stdin })
     }
 
@@ -106,8 +109,17 @@ impl Drop for Process {
     }
 }
 
+/// A file of the system's, if it can be read.
+fn read(path: &Path) -> Option<String> {
+    std::fs::read_to_string(path).ok()
+}
+
 /// Passes on a worker's output and its end.
-async fn watch(mut child: Child, generation: Generation, signs: Sender<Sign>) {
+async fn watch(
+    mut child: Child,
+    (generation, group, last_words): (Generation, Option<MemoryGroup>, Duration),
+    signs: Sender<Sign>,
+) {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut tail = VecDeque::new();
     let status = {
@@ -122,13 +134,14 @@ async fn watch(mut child: Child, generation: Generation, signs: Sender<Sign>) {
                 _ = &mut drains, if !drained => drained = true,
             }
         };
-        if !drained && tokio::time::timeout(LAST_WORDS, &mut drains).await.is_err() {
+        if !drained && tokio::time::timeout(last_words, &mut drains).await.is_err() {
             tracing::debug!("the worker's output stayed open after its end");
         }
         status
     };
+    let starved = group.and_then(|group| group.cause(&read));
     // Nobody listens when the attendant itself is about to end.
-    signs.send(Sign::Exited { generation, status, tail: tail.into() }).await.ok();
+    signs.send(Sign::Exited { generation, status, tail: tail.into(), starved }).await.ok();
 }
 
 /// Reads to the end, so that the worker never waits for a full pipe.

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use super::place::Place;
 use super::{Ended, JoinArgs, attend, exit_code};
 
-/// How long squadctl may take to print the results and end once the job has.
+/// How long squadctl may take to print the results and end once the job has. Fixed: longer than squadctl's own waits
+/// for its coordinator, and nothing is lost by then.
 const FAREWELL: Duration = Duration::from_secs(15);
 
 /// Attends to this process's ranks; rank 0 runs the coordinator beside.

@@ -1,6 +1,7 @@
 //! Files to network and features: everything that can fail before ranks meet.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use squad_data::split::{Split, hold_out};
@@ -12,7 +13,7 @@ use squad_model::heads::HeadKind;
 use squad_model::{EncoderConfig, Network, Precision, load_network, save};
 use squad_proto::spec::{DataType, Head, JobSpec, Separators};
 use squad_proto::task::Checkpoint;
-use squad_proto::{Phase, Task};
+use squad_proto::{Deadlines, Phase, Task};
 use tch::Device;
 
 use crate::checkpoint::{self, find};
@@ -171,7 +172,9 @@ pub fn prepare_on(
     }
     report.tick(Phase::Prepare, 2, STAGES);
 
-    let mut cutting = Cutting::new(&tokenizer, settings, report)?;
+    let deadlines = Deadlines::from_patience(Duration::from_secs_f64(spec.fault.patience_s));
+    let cache = FeatureCache::from_env(deadlines.features);
+    let mut cutting = Cutting::new(&tokenizer, settings, cache, report)?;
     let train_file = spec.data.train.as_deref().unwrap_or_default();
     let (train, held_out) = training_questions(spec, task, report)?;
     let train = match train {
@@ -228,13 +231,14 @@ impl<'a> Cutting<'a> {
     fn new(
         tokenizer: &'a Tokenizer,
         settings: FeatureSettings,
+        cache: FeatureCache,
         report: &'a dyn Report,
     ) -> Result<Self, TrainError> {
         // While one rank cuts, the others of its host wait for it: all processors are its own.
         let pool = rayon::ThreadPoolBuilder::new()
             .build()
             .map_err(|error| TrainError::Internal(format!("threads to cut features with: {error}")))?;
-        Ok(Self { tokenizer, settings, cache: FeatureCache::from_env(), pool, hash: Sha256::new(), report })
+        Ok(Self { tokenizer, settings, cache, pool, hash: Sha256::new(), report })
     }
 
     fn features(&mut self, name: &str, dataset: &Dataset, purpose: Purpose) -> Result<Features, TrainError> {

@@ -20,9 +20,10 @@ use crate::job_file::{JobFile, LocalJob};
 use crate::output::Output;
 use crate::ticket_file::TicketFile;
 
-/// How long the coordinator may take to end after its only job has: it has nothing left to do.
+/// How long the coordinator may take to end after its only job has: it has nothing left to do. Fixed: the job is over.
 const SHUTDOWN: Duration = Duration::from_secs(10);
-/// The same for a user who does not want to wait: workers end on their own when their coordinator is gone.
+/// The same for a user who does not want to wait: workers end on their own when their coordinator is gone. Fixed: it is
+/// the user's patience.
 const ABANDONED: Duration = Duration::from_secs(1);
 
 /// Who starts the workers.

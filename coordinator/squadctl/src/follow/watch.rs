@@ -3,16 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use squad_proto::{Event, pb};
+use squad_proto::{Deadlines, Event, pb};
 use tokio_stream::StreamExt;
 
 use super::{Interrupts, OnInterrupt};
 use crate::client::{Client, is_broken};
 use crate::job::Job;
 use crate::view::View;
-
-/// How soon a daemon that went away is asked again.
-const AGAIN: Duration = Duration::from_millis(500);
 
 /// How the watching ended.
 pub(super) struct Followed {
@@ -61,6 +58,7 @@ impl<'a> Watch<'a> {
             OnInterrupt::Cancel => Duration::ZERO,
         };
         let mut back_by = None;
+        let again = Deadlines::from_patience(patience).retry;
         loop {
             let (connected, error) = match self.stream(back_by.is_some()).await? {
                 Told::All(job) => return Ok(Followed { job: Some(*job), interrupted: self.interrupted }),
@@ -82,7 +80,7 @@ impl<'a> Watch<'a> {
                 return Err(error);
             }
             tokio::select! {
-                () = tokio::time::sleep(AGAIN) => {}
+                () = tokio::time::sleep(again) => {}
                 () = self.interrupts.next() => {
                     if self.leaves() {
                         return Ok(Followed { job: None, interrupted: true });
@@ -169,5 +167,6 @@ impl<'a> Watch<'a> {
 /// How long a daemon may be away while one of its jobs is watched.
 fn patience_of(job: &Job) -> Duration {
     let seconds = job.spec.as_ref().and_then(|spec| spec["fault"]["patience_s"].as_f64());
-    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(Duration::from_secs(60))
+    let seconds = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.unwrap_or_else(|| Deadlines::default().collective)
 }

@@ -6,7 +6,7 @@ use squad_proto::JobState;
 
 use super::{Action, Cause, Machine};
 
-/// The wait before the life after one that ended in good order.
+/// The wait before the life after one that ended in good order. Fixed: nobody is waited for, it keeps lives apart.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 impl Machine {

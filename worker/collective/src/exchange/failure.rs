@@ -2,17 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Exchange;
 use crate::error::{CollectiveError, Scene};
 use crate::frame::{HEADER, Header, Kind, MAX_NOTICE, Notice};
 use crate::link::{Interest, Moved, read_some, write_some};
 use crate::payload::Payload;
+use crate::waits::Waits;
 use crate::wire::{Segment, bytes};
-
-/// How long the rest of a notice may take to arrive once it has begun.
-const NOTICE_WAIT: Duration = Duration::from_millis(500);
 
 impl<P: Payload> Exchange<'_, P> {
     /// Looks whether the frame that has begun is the one that is due.
@@ -77,7 +75,7 @@ impl<P: Payload> Exchange<'_, P> {
                 Moved::Nothing if written == 0 => return Ok(()),
                 Moved::Nothing => {
                     let interest = Interest { read_previous: false, write_next: true, hear_next: false };
-                    let ready = self.sockets.wait(interest, NOTICE_WAIT);
+                    let ready = self.sockets.wait(interest, Waits::of(self.terms.patience).last_words);
                     if !ready.is_ok_and(|ready| ready.write_next) {
                         return Err(self.lost_next("it took half a frame".to_owned()));
                     }
@@ -96,7 +94,7 @@ impl<P: Payload> Exchange<'_, P> {
             Some(place) => place[..begun].to_vec(),
             None => bytemuck::cast_slice::<f32, u8>(&self.wire.incoming)[..begun].to_vec(),
         };
-        let deadline = Instant::now() + NOTICE_WAIT;
+        let deadline = Instant::now() + Waits::of(self.terms.patience).last_words;
         let mut buffer = [0; MAX_NOTICE];
         while notice.len() < length.min(MAX_NOTICE) {
             let room = &mut buffer[..length.min(MAX_NOTICE) - notice.len()];

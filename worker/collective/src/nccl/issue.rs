@@ -12,7 +12,7 @@ use super::api::{Api, Comm, Progress, UniqueId};
 use super::device::{DeviceBuffer, Gpu, Mark, Stream};
 use crate::{CollectiveError, Pending};
 
-/// How often is looked while something is under way, and while nothing is.
+/// How often is looked while something is under way, and while nothing is. Fixed: they only pace looks.
 const BUSY: Duration = Duration::from_millis(1);
 const IDLE: Duration = Duration::from_millis(50);
 

@@ -11,16 +11,17 @@ use crate::error::{CollectiveError, Operation, Scene};
 use crate::frame::Notice;
 use crate::link::Neighbour;
 
-/// Longest sleep without a look whether the neighbours live.
+/// Longest sleep without a look whether the neighbours live. Fixed: it only paces looks.
 const SLICE: Duration = Duration::from_millis(10);
 
-/// Longest wait without sleep for ranks that have yet to begin an operation: they may be far from it.
+/// Longest wait without sleep for ranks that have yet to begin an operation: they may be far from it. Fixed,
+/// as the next one: the wait goes on after it, asleep.
 const SPIN_BEFORE: Duration = Duration::from_micros(50);
 
 /// Longest wait without sleep for ranks that are in the middle of an operation, and so will be there soon.
 const SPIN_WITHIN: Duration = Duration::from_millis(1);
 
-/// How long a gang goes without a look at its connections that never has to wait for anybody.
+/// How long a gang goes without a look at its connections that never has to wait for anybody. Fixed: it only paces looks.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// How many looks at the other ranks' words there are between two at the clock.

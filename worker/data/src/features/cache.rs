@@ -24,13 +24,10 @@ const VERSION: u32 = 1;
 /// Names the folder, or is `off`.
 const VARIABLE: &str = "SQUAD_FEATURE_CACHE";
 
-/// Longest wait for another process that builds the same features; then each builds its own.
-const WAIT: Duration = Duration::from_secs(120);
-
-/// How often a waiting process looks.
+/// How often a waiting process looks. Fixed: it only paces looks.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What nobody has written to for so long was left by a process that was killed.
+/// What nobody has written to for so long was left by a process that was killed. Fixed: nobody waits for it.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Bytes that are kept; beyond them the files that were used longest ago go.
@@ -41,8 +38,13 @@ const LIMIT: u64 = 4 << 30;
 pub enum FeatureCache {
     /// Nowhere: every process builds its own.
     Off,
-    /// In this folder, which is made where it is missing.
-    In(PathBuf),
+    /// In a folder.
+    In {
+        /// The folder, which is made where it is missing.
+        folder: PathBuf,
+        /// Longest wait for another process that builds the same features; then each builds its own.
+        wait: Duration,
+    },
 }
 
 /// Where features came from; displays as a phrase for a log.
@@ -83,16 +85,17 @@ pub struct Opened {
 
 impl FeatureCache {
     /// What `SQUAD_FEATURE_CACHE` says: a folder, or `off`. Where it is not set, `squadron/features` in the user's
-    /// cache folder (`XDG_CACHE_HOME`, or `.cache` in the home folder); without one, [`Off`](Self::Off).
+    /// cache folder (`XDG_CACHE_HOME`, or `.cache` in the home folder); without one, [`Off`](Self::Off). `wait` is how
+    /// long another process that builds the same features is waited for.
     #[must_use]
-    pub fn from_env() -> Self {
+    pub fn from_env(wait: Duration) -> Self {
         let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         match named(VARIABLE) {
             Some(value) if value.as_os_str() == "off" => Self::Off,
-            Some(folder) => Self::In(folder),
+            Some(folder) => Self::In { folder, wait },
             None => named("XDG_CACHE_HOME")
                 .or_else(|| named("HOME").map(|home| home.join(".cache")))
-                .map_or(Self::Off, |cache| Self::In(cache.join("squadron/features"))),
+                .map_or(Self::Off, |cache| Self::In { folder: cache.join("squadron/features"), wait }),
         }
     }
 }
@@ -113,7 +116,7 @@ impl Features {
     ) -> Result<Opened, DataError> {
         settings.validate()?;
         let build = || build::build(dataset, tokenizer, settings, purpose);
-        let FeatureCache::In(folder) = cache else {
+        let FeatureCache::In { folder, wait } = cache else {
             return Ok(Opened { features: build()?, origin: Origin::Built });
         };
         let entry = Entry::new(folder, &key(dataset, tokenizer, settings, purpose));
@@ -121,7 +124,7 @@ impl Features {
             return Ok(Opened { features, origin: Origin::Cached });
         }
         // Held until the end: who waits for it finds the file complete.
-        let _lock = match entry.lock(WAIT) {
+        let _lock = match entry.lock(*wait) {
             Ok(lock) => lock,
             Err(error) => {
                 return Ok(Opened { features: build()?, origin: Origin::Unsaved(error.to_string()) });

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use squad_data::{
@@ -40,6 +41,11 @@ fn assert_same(one: &Features, other: &Features) {
     }
 }
 
+/// A cache in a folder.
+fn cache_in(folder: &Path) -> FeatureCache {
+    FeatureCache::In { folder: folder.to_owned(), wait: Duration::from_secs(120) }
+}
+
 fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.extension().is_some_and(|found| found == end)).collect()
@@ -48,7 +54,7 @@ fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
 #[test]
 fn features_are_found_again_as_they_were_built() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = FeatureCache::In(dir.path().join("deep/inside"));
+    let cache = cache_in(&dir.path().join("deep/inside"));
     let data = some_data();
     let built = open(&data, &FeatureCache::Off);
     assert_eq!(built.origin, Origin::Built);
@@ -64,7 +70,7 @@ fn features_are_found_again_as_they_were_built() {
 #[test]
 fn whatever_changes_the_features_has_a_name_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = FeatureCache::In(dir.path().to_owned());
+    let cache = cache_in(dir.path());
     let plain = settings(24, 6, Window::Step);
     let usual = tokenizer();
     let saved = |data: &Dataset, tokenizer: &Tokenizer, shape: FeatureSettings, purpose| {
@@ -106,7 +112,7 @@ fn whatever_changes_the_features_has_a_name_of_its_own() {
 #[test]
 fn of_many_that_want_the_same_at_once_one_builds() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = FeatureCache::In(dir.path().to_owned());
+    let cache = cache_in(dir.path());
     let data = some_data();
     let built = open(&data, &FeatureCache::Off).features;
     let start = Barrier::new(8);
@@ -144,7 +150,7 @@ const PINNED: [&str; 2] = [
 #[test]
 fn what_a_killed_process_left_is_overwritten() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = FeatureCache::In(dir.path().to_owned());
+    let cache = cache_in(dir.path());
     open(&some_data(), &cache);
     let complete = files(dir.path(), "features").remove(0);
     std::fs::rename(&complete, complete.with_extension("partial")).unwrap();
@@ -157,7 +163,7 @@ fn a_cache_that_cannot_be_used_costs_only_time() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a file");
     std::fs::write(&file, "").unwrap();
-    let opened = open(&some_data(), &FeatureCache::In(file));
+    let opened = open(&some_data(), &cache_in(&file));
     assert!(
         matches!(&opened.origin, Origin::Unsaved(reason) if reason.contains("a file")),
         "{}",
@@ -169,7 +175,7 @@ fn a_cache_that_cannot_be_used_costs_only_time() {
 #[test]
 fn what_is_mapped_outlives_its_file() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = FeatureCache::In(dir.path().to_owned());
+    let cache = cache_in(dir.path());
     open(&some_data(), &cache);
     let mapped = open(&some_data(), &cache).features;
     drop(dir);
@@ -182,7 +188,7 @@ proptest! {
     #[test]
     fn damage_anywhere_is_seen_and_mended(at in 0.0..1.0f64, flip in 1..=255u8, cut in any::<bool>()) {
         let dir = tempfile::tempdir().unwrap();
-        let cache = FeatureCache::In(dir.path().to_owned());
+        let cache = cache_in(dir.path());
         let built = open(&some_data(), &cache).features;
         let path = files(dir.path(), "features").remove(0);
         let mut bytes = std::fs::read(&path).unwrap();

@@ -91,7 +91,7 @@ pub struct Place {
     pub wait: Duration,
 }
 
-/// How often a waiting rank looks whether a checkpoint is written.
+/// How often a waiting rank looks whether a checkpoint is written. Fixed: it only paces looks.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Writes one checkpoint at a time on a thread of its own. Dropping it waits for the one that is being written.

@@ -11,7 +11,7 @@ use squad_collective::{Compression, Fence, RingListener, Topology, connect};
 
 use crate::fault::Verdict;
 
-/// How long a rank waits for another: the others may be filling the largest of buffers.
+/// How long a rank waits for another: the others may be filling the largest of buffers. Fixed: a measurement is no job.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a rank is told, in one line of JSON.

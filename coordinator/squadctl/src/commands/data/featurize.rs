@@ -50,7 +50,11 @@ pub(super) fn featurize(arguments: &FeaturizeArgs, output: Output) -> anyhow::Re
     let load = begun.elapsed();
     evaluate::name(&dataset.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(), "", output);
 
-    let cache = if arguments.no_cache { FeatureCache::Off } else { FeatureCache::from_env() };
+    let cache = if arguments.no_cache {
+        FeatureCache::Off
+    } else {
+        FeatureCache::from_env(squad_proto::Deadlines::default().features)
+    };
     let (settings, purpose) = (settings(arguments, &tokenizer), purpose(arguments));
     // Zero threads mean one for each processor.
     let threads = usize::from(arguments.threads.unwrap_or(0));
