@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod doctor;
 mod machines;
 mod models;
 mod render;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use bench::{AllReduceArgs, BenchCommand, Carrier, Owner, Rounding};
 pub(crate) use data::{DataCommand, FeaturesFor, FeaturizeArgs, PrepareArgs, Release, StatsArgs, WindowRule};
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use machines::{ExternalArgs, Hosts, RunArgs};
 pub(crate) use models::{ConvertArgs, FetchArgs, ModelsCommand, VerifyArgs};
 pub(crate) use render::{JobKind, KubernetesArgs, RenderCommand};
@@ -26,6 +28,7 @@ Examples:
   squadctl submit job.yaml --wait           the same on a daemon (squad-coordinator serve)
   squadctl predict --model out/model --question 'Who?' --context 'Ada wrote it.'
   squadctl explain SQ-004                   what a failure code means
+  squadctl doctor job.yaml                  whether this machine has what the job needs
 
 Exit codes: 0 done, 1 the job or check failed, 2 bad usage or spec, 130 interrupted.
 Data goes to stdout, talk to stderr. With --output json stdout holds exactly one JSON document; events of
@@ -256,6 +259,19 @@ Examples:
         #[command(subcommand)]
         command: BenchCommand,
     },
+    /// Look for what would keep a run from working on this machine
+    ///
+    /// Each thing that is looked at is ok, to look at (warning) or BAD, with what to do about it; then come all the
+    /// waits of a job, derived from its patience. The exit code is 1 when something is bad.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  squadctl doctor
+  squadctl doctor job.yaml -np 4
+  squadctl doctor --patience 300 --output json | jq .deadlines"
+    )]
+    Doctor(DoctorArgs),
     /// Print the JSON Schema of job specs
     #[command(after_help = "Examples:\n  squadctl schema > job.schema.json")]
     Schema,

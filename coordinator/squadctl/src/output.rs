@@ -17,14 +17,27 @@ pub(crate) struct Output {
     /// Stderr is a terminal that can redraw lines.
     live: bool,
     colour: bool,
+    /// Stdout may be coloured.
+    colour_data: bool,
+}
+
+/// A colour of a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Colour {
+    Green,
+    Yellow,
+    Red,
 }
 
 impl Output {
     /// Looks at the terminal and at NO_COLOR (<https://no-color.org>: set and not empty).
     pub(crate) fn new(format: Format) -> Self {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        let live = io::stderr().is_terminal() && set("TERM").is_some_and(|term| term != "dumb");
-        Self { format, live, colour: live && set("NO_COLOR").is_none() }
+        let able = set("TERM").is_some_and(|term| term != "dumb");
+        let live = io::stderr().is_terminal() && able;
+        let plain = set("NO_COLOR").is_some();
+        let colour_data = io::stdout().is_terminal() && able && !plain;
+        Self { format, live, colour: live && !plain, colour_data }
     }
 
     /// Whether stdout is to be one JSON document.
@@ -76,6 +89,16 @@ impl Output {
     /// `text` in red where stderr has colours.
     pub(crate) fn red(self, text: &str) -> String {
         if self.colour { format!("\u{1b}[1;31m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+
+    /// `text` in a colour where stdout has colours.
+    pub(crate) fn painted(self, text: &str, colour: Colour) -> String {
+        let number = match colour {
+            Colour::Green => 32,
+            Colour::Yellow => 33,
+            Colour::Red => 31,
+        };
+        if self.colour_data { format!("\u{1b}[1;{number}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
     /// Says why a command could not be done, and gives its exit code.

@@ -62,6 +62,16 @@ pub(crate) fn shown(bytes: usize) -> String {
     format!("{bytes} B")
 }
 
+/// A size as people read it, rounded.
+pub(crate) fn approximate(bytes: u64) -> String {
+    let in_units = |unit: u64| bytes as f64 / unit as f64;
+    match bytes {
+        0..0x10_0000 => format!("{:.0} KiB", in_units(1 << 10)),
+        0x10_0000..0x4000_0000 => format!("{:.0} MiB", in_units(1 << 20)),
+        _ => format!("{:.1} GiB", in_units(1 << 30)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +88,12 @@ mod tests {
         {
             assert!(wrong.parse::<Sizes>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn rounded_sizes_have_a_fitting_unit() {
+        let shown = [2048, 3 << 20, 3 << 29].map(approximate);
+        assert_eq!(shown, ["2 KiB", "3 MiB", "1.5 GiB"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The job of `run` and `submit`: a spec's file, or a recipe.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -36,6 +36,22 @@ pub(crate) struct SpecArgs {
     /// What --eval-only evaluates: latest, all, or a checkpoint or model folder [default: latest].
     #[arg(long, value_name = "latest|all|PATH", requires = "eval_only")]
     pub(crate) checkpoint: Option<String>,
+}
+
+impl SpecArgs {
+    /// A spec's file, as it is.
+    pub(crate) fn of_file(path: &Path) -> Self {
+        Self {
+            spec: Some(path.to_owned()),
+            recipe: None,
+            processes: None,
+            overrides: Vec::new(),
+            resume: false,
+            timeline: None,
+            eval_only: false,
+            checkpoint: None,
+        }
+    }
 }
 
 /// The commands about recipes.

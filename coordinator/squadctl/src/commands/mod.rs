@@ -3,6 +3,7 @@
 mod bench;
 mod daemon;
 mod data;
+mod doctor;
 mod evaluate;
 mod models;
 mod mpirun;
@@ -45,6 +46,7 @@ pub(crate) fn perform(command: Command, output: &Output) -> anyhow::Result<Verdi
         Command::Models { command } => models::perform(&command, output),
         Command::Recipes { command } => recipes::perform(&command, output),
         Command::Render { command } => render::perform(&command, output),
+        Command::Doctor(arguments) => doctor::doctor(&arguments, output),
         Command::Schema => offline::schema(output),
         Command::Completions { shell } => offline::completions(shell, output),
     }
@@ -58,7 +60,7 @@ fn with_runtime(command: impl Future<Output = anyhow::Result<Verdict>>) -> anyho
         .build()
         .context("cannot start the runtime")?;
     let verdict = runtime.block_on(Box::pin(command));
-    // A file operation that hangs must not keep the prompt from coming back.
+    // A file operation that hangs must not keep the prompt from coming back. Fixed: the command is done.
     runtime.shutdown_timeout(Duration::from_secs(2));
     verdict
 }

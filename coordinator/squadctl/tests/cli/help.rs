@@ -18,6 +18,7 @@ const COMMANDS: &[&str] = &[
     "models",
     "recipes",
     "render",
+    "doctor",
 ];
 
 #[test]

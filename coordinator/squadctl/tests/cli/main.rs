@@ -4,6 +4,7 @@
 mod bench;
 mod daemon;
 mod data;
+mod doctor;
 mod evaluate;
 mod help;
 mod jobs;
