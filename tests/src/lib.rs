@@ -8,6 +8,8 @@
 pub mod attack;
 pub mod manifests;
 pub mod pods;
+pub mod faults;
+pub mod load;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -215,6 +217,17 @@ impl Daemon {
     /// Its process.
     pub fn pid(&self) -> i32 {
         self.process.id() as i32
+    }
+
+    /// Where its page is (`HOST:PORT`), for a daemon with one.
+    pub fn page(&self) -> String {
+        let find = || {
+            let said = std::fs::read_to_string(&self.log).expect("readable");
+            let (_, rest) = said.rsplit_once("the page is at http://")?;
+            Some(rest.split_once('/')?.0.to_owned())
+        };
+        wait_for("the page's address", || find().is_some());
+        find().expect("it was there")
     }
 
     /// Kills the daemon, and nobody else.

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Instant;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use squad_tests::faults::{signal, wait_for_step};
 use squad_tests::{Daemon, Finished, Job, repository, wait_for, workers_in};
 
 const STEPS: u64 = 120;
@@ -43,18 +43,6 @@ fn weights(job: &Job, output: &str) -> Value {
 /// A number below `bound`, another one each time.
 fn random(bound: u64) -> u64 {
     std::hash::RandomState::new().build_hasher().finish() % bound
-}
-
-/// Waits until a run has logged a step.
-fn wait_for_step(job: &Job, output: &str, step: u64) {
-    let metrics = job.path(output).join("metrics.jsonl");
-    wait_for(&format!("step {step}"), || {
-        std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() as u64 >= step)
-    });
-}
-
-fn signal(process: i32, signal: Signal) {
-    kill(Pid::from_raw(process), signal).unwrap();
 }
 
 fn end(run: Child) -> Finished {
