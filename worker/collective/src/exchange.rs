@@ -23,7 +23,7 @@ pub(crate) const WATCH: Duration = Duration::from_millis(10);
 const SPIN: Duration = Duration::from_micros(60);
 
 /// Longest time for which a rank that shares its core looks again whenever the others have had it. Falling asleep and
-/// being woken costs more than the turn of a rank that has nothing to do.
+/// being woken costs more than the turn of a rank that has nothing to do. Fixed, as the one before.
 const YIELD: Duration = Duration::from_micros(300);
 
 /// What stays the same for the life of a ring.
