@@ -6,10 +6,10 @@
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "support for tests only")]
 
 pub mod attack;
-pub mod manifests;
-pub mod pods;
 pub mod faults;
 pub mod load;
+pub mod manifests;
+pub mod pods;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
