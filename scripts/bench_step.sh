@@ -7,13 +7,14 @@
 #   PEERS    the folder of hf_squad.py, a Hugging Face fine-tuning program
 #   WORK     where its set-up made venv/, minilm/ and squad/ (default: peers-work)
 # ROUNDS (2) and STEPS (25) in the environment change how much is measured, PROGRAMS where squadctl and squad-worker are
-# (target/release: build them with `cargo build --release --bins` first).
+# (target/release: build them with `cargo build --release --bins` first). Without AVX-512 there is only the first kind.
 set -euo pipefail
 peers=$(cd "${1:?usage: bench_step.sh PEERS [WORK]}" && pwd)
 work=$(cd "${2:-${PEER_WORK:-peers-work}}" && pwd)
 repository=$(cd "$(dirname "$0")/.." && pwd)
 programs=${PROGRAMS:-$repository/target/release}
 rounds=${ROUNDS:-2}
+avx512=$(grep -c -m 1 avx512f /proc/cpuinfo || true)
 steps=${STEPS:-25}
 for needed in "$peers/hf_squad.py" "$work/venv/bin/python" "$work/minilm" "$work/squad" "$programs/squadctl" "$programs/squad-worker"; do
   [ -e "$needed" ] || { echo "bench_step.sh: $needed is not there; see the first lines of $0" >&2; exit 2; }
@@ -48,11 +49,12 @@ for round in $(seq "$rounds"); do
   echo "round $round of $rounds" >&2
   ours ours-native SQUAD_MKL_NATIVE=1
   theirs peer-native
+  [ "$avx512" = 0 ] && continue
   ours ours-avx512
   theirs peer-avx512 --mkl-avx512
 done
 
-"$work/venv/bin/python" - "$folder" <<'PYTHON'
+"$work/venv/bin/python" - "$folder" "$avx512" <<'PYTHON'
 import glob, json, statistics, sys
 
 def lines(kind):
@@ -70,7 +72,7 @@ def hidden(kind):
 
 print("| kernels | Squadron, median step | DDP over gloo | gloo / Squadron | all-reduce a step | hidden |")
 print("|---|---|---|---|---|---|")
-for name, suffix in [("as MKL chooses", "native"), ("AVX-512", "avx512")]:
+for name, suffix in [("as MKL chooses", "native")] + [("AVX-512", "avx512")] * int(sys.argv[2]):
     a, b = seconds("ours-" + suffix), seconds("peer-" + suffix)
     share, total = hidden("ours-" + suffix)
     print(f"| {name} | {a:.3f} s | {b:.3f} s | {b / a:.2f} | {1e3 * total:.1f} ms | {100 * share:.0f} % |")
