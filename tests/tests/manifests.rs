@@ -181,6 +181,53 @@ fn ports_and_probes_are_those_of_the_flags() {
     }
 }
 
+/// The words of a Containerfile's instructions, continued lines joined.
+fn instructions(name: &str) -> Vec<Vec<String>> {
+    let path = repository().join("deploy/docker").join(format!("{name}.Containerfile"));
+    let text = std::fs::read_to_string(path).unwrap().replace("\\\n", " ");
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn images_are_what_the_pods_run() {
+    for (pod, name) in pods().iter().zip(["coordinator", "worker", "worker"]) {
+        let all = instructions(name);
+        let context = pod.security_context.clone().unwrap();
+        let user = format!("{}:{}", context.run_as_user.unwrap(), context.run_as_group.unwrap());
+        assert!(all.iter().any(|words| words[0] == "USER" && words[1] == user), "{name} runs as {user}");
+        let command = &pod.containers[0].command.clone().unwrap()[0];
+        let copied = |words: &Vec<String>| {
+            words[0] == "COPY" && words.iter().any(|word| word.ends_with(&format!("/release/{command}")))
+        };
+        assert!(all.iter().any(|words| copied(words) && words.last().unwrap() == "/usr/local/bin/"));
+        for words in &all {
+            match words[0].as_str() {
+                "FROM" => assert!(words[1].starts_with("${"), "base images are arguments: {words:?}"),
+                "COPY" if !words[1].starts_with("--") => {
+                    assert!(repository().join(&words[1]).exists(), "{name}: there is no {}", words[1]);
+                }
+                _ => {}
+            }
+        }
+        for port in pod.containers[0].ports.iter().flatten() {
+            let exposed = |words: &Vec<String>| words.contains(&port.container_port.to_string());
+            assert!(all.iter().any(|words| words[0] == "EXPOSE" && exposed(words)));
+        }
+    }
+}
+
+#[test]
+fn the_coordinator_has_time_to_stop_the_example() {
+    let spec = documents("job/spec.yaml").remove(0);
+    let patience = spec["fault"]["patience_s"].as_f64().unwrap();
+    let deadlines = squad_proto::Deadlines::from_patience(std::time::Duration::from_secs_f64(patience));
+    let given = coordinator().termination_grace_period_seconds.unwrap();
+    assert!(deadlines.kill_after().as_secs() as i64 + 5 < given);
+    let given = job().template.spec.unwrap().termination_grace_period_seconds.unwrap();
+    assert!(deadlines.stop_grace.as_secs() as i64 * 2 + 5 < given);
+}
+
 #[test]
 fn labels_lead_where_they_should() {
     let of = deployment().spec.unwrap();
