@@ -138,7 +138,7 @@ async fn live(ticket: Ticket) -> anyhow::Result<ExitCode> {
         .say(Say::Ready(pb::Ready {
             layout_sha256: "layout".into(),
             data_sha256: data.into(),
-            start: String::new(),
+            ..pb::Ready::default()
         }))
         .await;
     let peers = match session.hear().await? {

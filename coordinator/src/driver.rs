@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use crate::job::{Action, Event, Exit, Input, Machine, Memory, Order};
+use crate::job::{Action, Event, Exit, Held, Input, Machine, Memory, Order, Origin};
 use crate::launch::{Attendant, Identity, Launching, Process, Sink};
 use crate::registry::Registry;
 
@@ -35,6 +35,15 @@ pub(crate) enum Inbox {
         /// It had a session, which broke.
         rejoins: bool,
         /// Whether it is let in; if not, why.
+        admit: oneshot::Sender<Result<(), String>>,
+    },
+    /// Somebody wants to bring the job's results.
+    Courier {
+        /// The life that it says it belongs to.
+        generation: Generation,
+        /// Its slot.
+        slot: u32,
+        /// Whether it may; if not, why.
         admit: oneshot::Sender<Result<(), String>>,
     },
     /// A session ended.
@@ -241,6 +250,14 @@ impl Driver {
                 // A worker that hung up meanwhile is followed by its process's end.
                 admit.send(answer).ok();
             }
+            Inbox::Courier { generation, slot, admit } => {
+                let answer = self.admission(generation, slot, false).and_then(|()| {
+                    let leads = self.machine.leads(slot);
+                    leads.then_some(()).ok_or_else(|| format!("slot {slot} is not rank 0 at work"))
+                });
+                // One that hung up meanwhile asks again.
+                admit.send(answer).ok();
+            }
             Inbox::SessionClosed { generation, slot, number } => {
                 if generation != self.machine.generation() {
                     return None;
@@ -389,12 +406,8 @@ impl Driver {
             world,
             token: self.job.token.clone(),
             spec: self.job.spec.clone(),
-            task: match &self.job.task {
-                Task::Train { resume, timeline } => {
-                    Task::Train { resume: *resume || self.machine.goes_on(), timeline: timeline.clone() }
-                }
-                evaluate => evaluate.clone(),
-            },
+            // A later life goes on because the output folder says that it is this job's.
+            task: self.job.task.clone(),
             threads: self.registry.config().threads_of(world),
             attended: false,
         }
@@ -409,7 +422,12 @@ impl Driver {
                 };
                 Body::Assign(pb::Assign { rank, world, local_rank: local_rank.unwrap_or(rank) })
             }
-            Order::Begin { peers } => Body::Begin(pb::Begin { peers }),
+            Order::Begin { peers, origin } => {
+                let origin = origin.map(|Origin { checkpoint: Held { step, identity }, holder, .. }| {
+                    pb::Origin { checkpoint: Some(pb::HeldCheckpoint { step, identity }), holder }
+                });
+                Body::Begin(pb::Begin { peers, origin })
+            }
             Order::Stop { reason } => Body::Stop(pb::Stop { reason }),
         };
         let fence = Fence { job: self.job.id.clone(), generation: self.machine.generation() };

@@ -18,6 +18,7 @@ mod access;
 mod certificate;
 mod config;
 mod confine;
+mod delivery;
 mod door;
 mod driver;
 mod grpc;

@@ -13,6 +13,9 @@ pub struct Limits {
     pub queued_jobs: usize,
     /// How much of a rank's output is kept, in bytes: of more, the newest.
     pub log_bytes: u64,
+    /// How much of a job's results and model is taken from a machine whose output folder the coordinator does not see, in
+    /// bytes.
+    pub results_bytes: u64,
     /// Connections at once, to each of the addresses that are listened on.
     pub connections: usize,
     /// The same from one address; of IPv6, from one network of 64 bits.
@@ -30,6 +33,7 @@ impl Default for Limits {
             spec_bytes: 1 << 20,
             queued_jobs: 1000,
             log_bytes: 256 << 20,
+            results_bytes: 4 << 30,
             connections: 512,
             connections_per_address: 256,
             // Fixed: strangers have no job whose patience it could be.

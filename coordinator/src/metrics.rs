@@ -345,6 +345,7 @@ mod tests {
             task: Default::default(),
             memory: None,
             processes_born: Default::default(),
+            elsewhere: None,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::driver::Inbox;
 use crate::job;
 use crate::launch::Identity;
 use crate::metrics::Metrics;
-use crate::store::{Durability, Record, Store, StoreError};
+use crate::store::{Durability, Elsewhere, Record, Store, StoreError};
 
 /// All jobs. Cloning shares them.
 #[derive(Clone)]
@@ -184,6 +184,20 @@ impl Registry {
     /// Keeps which process a slot has.
     pub(crate) fn born(&self, id: &JobId, slot: u32, process: Identity) {
         self.change(id, |record| drop(record.processes_born.insert(slot, process)));
+    }
+
+    /// Keeps where a job's results are that this coordinator does not see.
+    pub(crate) fn elsewhere(&self, id: &JobId, elsewhere: Elsewhere) {
+        self.change(id, |record| record.elsewhere = Some(elsewhere));
+    }
+
+    /// Keeps what of them was brought.
+    pub(crate) fn brought(&self, id: &JobId, brought: Vec<String>) {
+        self.change(id, |record| {
+            if let Some(elsewhere) = &mut record.elsewhere {
+                elsewhere.brought = brought;
+            }
+        });
     }
 
     fn change(&self, id: &JobId, change: impl FnOnce(&mut Record)) {

@@ -51,6 +51,18 @@ pub(crate) struct Record {
     /// The newest process of each slot.
     #[serde(default)]
     pub(crate) processes_born: BTreeMap<u32, Identity>,
+    /// Where rank 0's output folder is another one than this coordinator's.
+    #[serde(default)]
+    pub(crate) elsewhere: Option<Elsewhere>,
+}
+
+/// Results on another machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Elsewhere {
+    /// Its name.
+    pub(crate) host: String,
+    /// What was brought from there.
+    pub(crate) brought: Vec<String>,
 }
 
 /// The token of an external job's workers.

@@ -24,6 +24,7 @@ pub mod failure;
 pub mod ids;
 pub mod memory_group;
 pub mod nearest;
+pub mod outputs;
 pub mod recipes;
 pub mod spec;
 pub mod task;

@@ -167,7 +167,9 @@ impl From<&Event> for pb::Event {
                 reason: reason.clone(),
             }),
             EventBody::Progress(progress) => Body::Progress(progress.into()),
-            EventBody::Note { rank, text } => Body::Note(pb::Note { rank: *rank, text: text.clone() }),
+            EventBody::Note { rank, text } => {
+                Body::Note(pb::Note { rank: *rank, text: text.clone(), alone: false })
+            }
             EventBody::Failure(report) => Body::Failure(report.into()),
             EventBody::Results { results } => Body::Results(pb::Results { json: results.to_string() }),
         };

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use squad_proto::{FailureReport, Progress};
+use squad_train::Origin;
+use squad_train::contents::Contents;
 use squad_train::run::Outcome;
 
 /// From the compute thread.
@@ -14,13 +16,19 @@ pub(crate) enum FromCompute {
         layout: String,
         /// Hash of the features, in hex.
         data: String,
-        /// What training starts from: empty, or step and hash of a checkpoint.
-        start: String,
+        /// What is to be evaluated, where that is the whole task.
+        evaluated: String,
+        /// Step and identity of the newest checkpoint that it holds.
+        held: Option<(u64, String)>,
+        /// What it read; nothing where there is nobody to compare it with.
+        contents: Contents,
     },
     /// A phase went on.
     Progress(Progress),
     /// A line for people.
     Note(String),
+    /// One that no other rank says.
+    OwnNote(String),
     /// The task has ended.
     Finished(Result<Outcome, FailureReport>),
 }
@@ -30,6 +38,8 @@ pub(crate) enum FromCompute {
 pub(crate) struct Begin {
     /// In the order of ranks.
     pub(crate) peers: Vec<SocketAddr>,
+    /// Where training goes on from.
+    pub(crate) origin: Option<Origin>,
 }
 
 /// To the compute thread: who it is.

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use anyhow::Context;
 use squad_collective::{Background, Compression, Fence, RingListener, Topology, Transport};
 use squad_proto::{FailureCode, FailureReport, Task, Ticket};
+use squad_train::contents::Contents;
 use squad_train::output::belongs_to;
 use squad_train::run::Outcome;
 use squad_train::{Prepared, Report, StopSignal, TrainError};
@@ -133,13 +134,22 @@ impl Compute {
             Err(report) => return Some(Err(report)),
         };
         let layout = prepared.network.layout_hash();
+        let compared =
+            if place.world > 1 { Contents::of(&prepared, spec, &task) } else { Ok(Contents::default()) };
+        let contents = match compared {
+            Ok(contents) => contents,
+            Err(error) => return Some(Err(failure::report(&error))),
+        };
         let ready = FromCompute::Ready {
             layout: hex::encode(layout),
             data: hex::encode(prepared.data_hash),
-            start: prepared.start(),
+            evaluated: prepared.evaluated.clone(),
+            held: prepared.held().map(|(step, identity)| (step, identity.to_owned())),
+            contents,
         };
         self.to_control.send(ready).ok()?;
         let begin = self.begin.recv().ok()?;
+        let prepared = Prepared { origin: begin.origin, ..prepared };
 
         let topology = Topology {
             rank: place.rank as usize,

@@ -6,6 +6,7 @@
 
 mod attend;
 mod control;
+mod deliver;
 mod device;
 mod failure;
 mod join;

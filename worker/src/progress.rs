@@ -142,4 +142,10 @@ impl Report for Reporter {
         self.log(&text);
         self.tell(FromCompute::Note(text));
     }
+
+    fn own_note(&self, text: String) {
+        tracing::info!("{text}");
+        self.log(&text);
+        self.tell(FromCompute::OwnNote(text));
+    }
 }

@@ -9,16 +9,18 @@ use squad_proto::connect::{Trust, as_worker, endpoint};
 use squad_proto::pb::from_worker::Body as Say;
 use squad_proto::pb::to_worker::Body as Hear;
 use squad_proto::{Deadlines, FailureReport, Fence, Ticket, pb};
-use squad_train::StopSignal;
 use squad_train::run::Outcome;
+use squad_train::{Origin, StopSignal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tokio::time::Interval;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 
 use crate::control::{Begin, FromCompute, Place};
+use crate::deliver::deliver;
 use crate::progress::Position;
 
 /// How the process should end.
@@ -91,8 +93,7 @@ pub(crate) async fn run(
                         session.place.send(Place { rank: assign.rank, world: assign.world, local_rank: assign.local_rank }).context("compute thread")?;
                     }
                     Some(Hear::Begin(order)) => {
-                        let peers = order.peers.iter().map(|p| p.parse()).collect::<Result<_, _>>();
-                        session.begin.send(Begin { peers: peers.context("ring addresses")? }).context("compute thread")?;
+                        session.begin.send(begin_of(order)?).context("compute thread")?;
                         begun = true;
                     }
                     Some(Hear::Stop(stop)) => {
@@ -107,6 +108,10 @@ pub(crate) async fn run(
             }
             event = from_compute.recv() => {
                 if let Some((last, ended)) = talk.pass_on(event.context("the compute thread ended without a word")?) {
+                    if !session.hand_over(&talk, &last, &mut beat, &mut lifeline).await {
+                        tracing::error!("the launcher is gone");
+                        return Ok(Ended::Badly);
+                    }
                     return Ok(session.farewell(talk, hear, (last, ended), &mut lifeline).await);
                 }
             }
@@ -143,6 +148,35 @@ impl Session {
         }
     }
 
+    /// Brings results to a coordinator that does not see them, before they are called complete. It hears meanwhile that
+    /// this worker lives. False when the launcher is gone.
+    async fn hand_over(
+        &self,
+        talk: &Talk,
+        last: &Say,
+        beat: &mut Interval,
+        lifeline: &mut oneshot::Receiver<()>,
+    ) -> bool {
+        // Only rank 0 has results.
+        if !matches!(last, Say::Completed(completed) if !completed.results_json.is_empty()) {
+            return true;
+        }
+        let mut delivering = std::pin::pin!(deliver(&self.ticket));
+        loop {
+            tokio::select! {
+                said = &mut delivering => {
+                    if let Some(text) = said {
+                        tracing::info!("{text}");
+                        talk.say(Say::Note(pb::Note { rank: talk.rank, text, alone: true }));
+                    }
+                    return true;
+                }
+                _ = beat.tick() => talk.beat(),
+                _ = &mut *lifeline => return false,
+            }
+        }
+    }
+
     /// Says the last of it and ends the session. Where the connection breaks before all was taken in, a worker with an
     /// attendant comes back and says it again.
     async fn farewell(
@@ -165,6 +199,18 @@ impl Session {
             }
         }
     }
+}
+
+fn begin_of(order: pb::Begin) -> anyhow::Result<Begin> {
+    let peers = order.peers.iter().map(|p| p.parse()).collect::<Result<_, _>>();
+    Ok(Begin { peers: peers.context("ring addresses")?, origin: origin(order.origin) })
+}
+
+/// Where training goes on from, as the coordinator says it.
+fn origin(said: Option<pb::Origin>) -> Option<Origin> {
+    let pb::Origin { checkpoint, holder } = said?;
+    let pb::HeldCheckpoint { step, identity } = checkpoint?;
+    Some(Origin { step, identity, holder: holder as usize })
 }
 
 /// Comes back to a coordinator whose connection broke, while the compute thread goes on: the ring needs no
@@ -363,11 +409,22 @@ impl Talk {
     /// should end.
     fn pass_on(&self, event: FromCompute) -> Option<(Say, Ended)> {
         match event {
-            FromCompute::Ready { layout, data, start } => {
-                self.say(Say::Ready(pb::Ready { layout_sha256: layout, data_sha256: data, start }));
+            FromCompute::Ready { layout, data, evaluated, held, contents } => {
+                let content = |(what, sha256)| pb::Content { what, sha256 };
+                self.say(Say::Ready(pb::Ready {
+                    layout_sha256: layout,
+                    data_sha256: data,
+                    start: evaluated,
+                    held: held.map(|(step, identity)| pb::HeldCheckpoint { step, identity }),
+                    weights_sha256: contents.weights,
+                    contents: contents.files.into_iter().map(content).collect(),
+                }));
             }
             FromCompute::Progress(progress) => self.say(Say::Progress((&progress).into())),
-            FromCompute::Note(text) => self.say(Say::Note(pb::Note { rank: self.rank, text })),
+            FromCompute::Note(text) => self.say(Say::Note(pb::Note { rank: self.rank, text, alone: false })),
+            FromCompute::OwnNote(text) => {
+                self.say(Say::Note(pb::Note { rank: self.rank, text, alone: true }))
+            }
             FromCompute::Finished(outcome) => return Some(self.finish(outcome)),
         }
         None

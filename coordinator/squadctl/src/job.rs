@@ -1,5 +1,7 @@
 //! A job as `get`, `list` and the end of a run show it.
 
+use std::path::Path;
+
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value;
@@ -26,6 +28,9 @@ pub(crate) struct Job {
     pub(crate) workers: u32,
     /// Where it writes.
     pub(crate) output_dir: String,
+    /// Where it writes is on another machine, and what was brought from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) elsewhere: Option<Elsewhere>,
     /// Name of the token that it was submitted with, where tokens are needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) submitter: Option<String>,
@@ -38,6 +43,29 @@ pub(crate) struct Job {
     /// Its spec with resolved paths.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) spec: Option<Value>,
+}
+
+/// Results on a machine whose output folder the coordinator does not see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Elsewhere {
+    /// Its name.
+    pub(crate) host: String,
+    /// What is in the coordinator's output folder too.
+    pub(crate) brought: Vec<String>,
+}
+
+impl Job {
+    /// Where a file or folder of the output folder is: on which machine, if not the coordinator's, and under which path.
+    pub(crate) fn place(&self, name: &str) -> String {
+        let path = Path::new(&self.output_dir).join(name).display().to_string();
+        let part = name.split('/').next().unwrap_or(name);
+        match &self.elsewhere {
+            Some(there) if !there.brought.iter().any(|brought| brought == part) => {
+                format!("{}:{path}", there.host)
+            }
+            _ => path,
+        }
+    }
 }
 
 impl TryFrom<pb::Job> for Job {
@@ -70,6 +98,7 @@ impl TryFrom<pb::Job> for Job {
             finished_unix_ms: job.finished_unix_ms,
             workers: job.workers,
             output_dir: job.output_dir,
+            elsewhere: job.elsewhere.map(|pb::Elsewhere { host, brought }| Elsewhere { host, brought }),
             submitter: Some(job.submitter).filter(|name| !name.is_empty()),
         })
     }

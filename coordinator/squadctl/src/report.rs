@@ -119,8 +119,7 @@ fn results_text(job: &Job) -> String {
 
 /// Where everything is, and how fast it went.
 fn facts(job: &Job, results: &serde_json::Map<String, Value>) -> Vec<(&'static str, String)> {
-    let output = Path::new(&job.output_dir);
-    let place = |name: &str| output.join(name).display().to_string();
+    let place = |name: &str| job.place(name);
     let mut rows = Vec::new();
     let train = results.get("train");
     if train.is_some() {
@@ -131,6 +130,9 @@ fn facts(job: &Job, results: &serde_json::Map<String, Value>) -> Vec<(&'static s
     }
     if results.contains_key("exact") {
         rows.push(("predictions", place("eval/predictions.json")));
+    }
+    if train.is_some() && job.elsewhere.is_some() {
+        rows.push(("checkpoints", place("checkpoints")));
     }
     if let Some(finished) = job.finished_unix_ms {
         rows.push(("wall time", figures::duration(figures::between(job.created_unix_ms, finished))));
@@ -194,6 +196,7 @@ pub(crate) fn plain(mut table: Table) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Elsewhere;
     use serde_json::json;
     use squad_proto::{FailureCode, Phase, Progress};
 
@@ -208,6 +211,7 @@ mod tests {
             finished_unix_ms: Some(152_000),
             workers: 2,
             output_dir: "/out".into(),
+            elsewhere: None,
             submitter: None,
             progress: None,
             failure: None,
@@ -237,6 +241,17 @@ mod tests {
             assert!(text.contains(part), "{part:?} not in\n{text}");
         }
         assert!(!text.contains("abc"));
+
+        // Another machine's output folder, of which all came here but the model.
+        job.elsewhere = Some(Elsewhere { host: "node7".into(), brought: vec!["eval".into()] });
+        let text = results_text(&job);
+        for part in [
+            "model        node7:/out/model\n",
+            "predictions  /out/eval/predictions.json\n",
+            "checkpoints  node7:/out/checkpoints\n",
+        ] {
+            assert!(text.contains(part), "{part:?} not in\n{text}");
+        }
     }
 
     #[test]

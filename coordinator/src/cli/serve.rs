@@ -94,6 +94,10 @@ struct LimitArgs {
     /// Bytes of each rank's output that are kept: of more, the newest.
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().log_bytes)]
     max_log: u64,
+    /// Bytes of a job's results and model that are taken from a machine whose output folder the daemon does not see; the
+    /// model stays there where it is larger.
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().results_bytes)]
+    max_results: u64,
     /// Connections at once, to each address that is listened on.
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
@@ -115,6 +119,7 @@ impl From<&LimitArgs> for Limits {
             spec_bytes: args.max_spec,
             queued_jobs: args.max_queued,
             log_bytes: args.max_log,
+            results_bytes: args.max_results,
             connections: args.max_connections,
             connections_per_address: args.max_connections_per_address,
             first_request: Duration::from_secs(args.first_request_s),

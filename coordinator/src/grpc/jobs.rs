@@ -16,7 +16,7 @@ use crate::driver::log_folder;
 use crate::logs::Follower;
 use crate::metrics::Reason;
 use crate::registry::{Registry, SubmitError};
-use crate::store::Record;
+use crate::store::{Elsewhere, Record};
 
 /// How often a followed log is looked at. Fixed: it only paces looks.
 const FOLLOW: Duration = Duration::from_millis(200);
@@ -40,8 +40,9 @@ impl JobsService {
         status
     }
 
-    /// The spec of a request, validated and with absolute paths, and whether its task can be done.
-    fn spec(&self, text: &str, task: &mut Task) -> Result<JobSpec, Status> {
+    /// The spec of a request, validated and with absolute paths, and whether its task can be done here; that of an
+    /// `external` job is done elsewhere.
+    fn spec(&self, text: &str, task: &mut Task, external: bool) -> Result<JobSpec, Status> {
         let invalid = |e: spec::SpecError| Status::invalid_argument(e.to_string());
         let most = self.registry.config().limits.spec_bytes;
         if text.len() > most {
@@ -66,7 +67,8 @@ impl JobsService {
             confine_all(&mut spec, task, allowed)
                 .map_err(|sentences| self.refuse(Reason::Path, Status::invalid_argument(sentences)))?;
         }
-        let problems = missing(&spec, task);
+        // Workers on other machines read their own files there, and say themselves what is missing.
+        let problems = if external { Vec::new() } else { missing(&spec, task) };
         if problems.is_empty() { Ok(spec) } else { Err(Status::invalid_argument(problems.join("\n"))) }
     }
 }
@@ -136,6 +138,7 @@ fn job_of(record: Record) -> pb::Job {
         failure: record.failure.as_ref().map(Into::into),
         results: record.results.map(|r| pb::Results { json: r.to_string() }),
         spec_json: record.spec.to_string(),
+        elsewhere: record.elsewhere.map(|Elsewhere { host, brought }| pb::Elsewhere { host, brought }),
     }
 }
 
@@ -151,7 +154,7 @@ impl pb::jobs_server::Jobs for JobsService {
             }
         };
         task.resolve_paths(&self.registry.config().root);
-        let spec = self.spec(&request.spec_json, &mut task)?;
+        let spec = self.spec(&request.spec_json, &mut task, request.external)?;
         let processes = if request.processes == 0 { spec.resources.workers } else { request.processes };
         let slots = self.registry.config().slots;
         if processes > slots && !request.external {

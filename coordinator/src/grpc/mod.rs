@@ -1,6 +1,7 @@
 //! The two gRPC services: decode, ask, encode; no decision.
 
 mod attend;
+mod deliver;
 mod jobs;
 mod workers;
 

@@ -12,10 +12,10 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::attend;
+use super::{attend, deliver};
 use crate::door::Peer;
 use crate::driver::{Inbox, Seat};
-use crate::job::{Doing, Event, Having, Input};
+use crate::job::{Doing, Event, Having, Held, Input};
 use crate::metrics::Reason;
 use crate::registry::{Credentials, Registry};
 
@@ -117,6 +117,21 @@ impl pb::workers_server::Workers for WorkersService {
         let admitted = self.admit(&request).map_err(|status| *status)?;
         attend::attend(&self.registry, admitted, request.into_inner()).await
     }
+
+    async fn offer(&self, request: Request<pb::OfferRequest>) -> Result<Response<pb::OfferReply>, Status> {
+        let admitted = self.admit(&request).map_err(|status| *status)?;
+        Ok(Response::new(deliver::offer(&self.registry, admitted, request.into_inner()).await?))
+    }
+
+    type DeliverStream = deliver::Answers;
+
+    async fn deliver(
+        &self,
+        request: Request<Streaming<pb::FilePart>>,
+    ) -> Result<Response<Self::DeliverStream>, Status> {
+        let admitted = self.admit(&request).map_err(|status| *status)?;
+        Ok(Response::new(deliver::deliver(&self.registry, admitted, request.into_inner()).await?))
+    }
 }
 
 /// What a beat says that the worker does.
@@ -131,9 +146,18 @@ fn input_of(body: Body) -> Option<Input> {
     Some(match body {
         Body::Hello(_) => return None,
         Body::Ready(ready) => {
-            Input::Ready(Having { layout: ready.layout_sha256, data: ready.data_sha256, start: ready.start })
+            let held = ready.held.map(|held| Held { step: held.step, identity: held.identity });
+            Input::Ready(Having {
+                layout: ready.layout_sha256,
+                data: ready.data_sha256,
+                evaluated: ready.start,
+                held,
+                weights: ready.weights_sha256,
+                contents: ready.contents.into_iter().map(|one| (one.what, one.sha256)).collect(),
+            })
         }
         Body::Progress(progress) => Input::Progress(progress.try_into().ok()?),
+        Body::Note(note) if note.alone => Input::OwnNote(note.text),
         Body::Note(note) => Input::Note(note.text),
         Body::Failure(report) => Input::Failure(FailureReport::from(report)),
         Body::Completed(done) => Input::Completed(serde_json::from_str(&done.results_json).ok()),

@@ -61,7 +61,7 @@ fn a_worker_that_is_asked_to_leave_is_replaced_and_costs_no_restart() {
         machine.step(of(slot, Input::Exited(Exit::Code(0), vec![])), at(511));
     }
     let again = machine.step(Event::Tick, at(513));
-    assert_eq!((machine.state(), machine.goes_on()), (JobState::Starting, true));
+    assert_eq!((machine.state(), machine.memory().trained), (JobState::Starting, true));
     assert_eq!(again.iter().filter(|a| matches!(a, Action::Launch { .. })).count(), 2);
     assert!(matches!(records(&again)[0], EventBody::State { reason, .. } if reason.starts_with("once more")));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use squad_proto::{EventBody, FailureReport, Generation, OutOfMemory, Phase, Progress};
 
-use super::rendezvous::Having;
+use super::rendezvous::{Having, Origin};
 
 /// Something that happened to the job, or at one of its workers.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,8 +62,12 @@ pub enum Input {
     Doing(Doing),
     /// A phase went on.
     Progress(Progress),
-    /// It has something to say.
+    /// It has something to say, as all ranks have.
     Note(String),
+    /// It has something to say that no other rank says.
+    OwnNote(String),
+    /// It brings results, and gets on with that.
+    Delivers,
     /// It cannot go on.
     Failure(FailureReport),
     /// It has done all; rank 0 has results.
@@ -161,6 +165,8 @@ pub enum Order {
     Begin {
         /// Ring addresses in the order of ranks.
         peers: Vec<String>,
+        /// Where training goes on from, if not from the start.
+        origin: Option<Origin>,
     },
     /// End at a step that all agree on.
     Stop {

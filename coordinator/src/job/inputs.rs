@@ -8,7 +8,7 @@ use super::blame;
 use super::event::{Action, Exit, Input, Order};
 use super::late::Told;
 use super::machine::Machine;
-use super::rendezvous::{Having, disagreement};
+use super::rendezvous::{Having, disagreement, origin};
 
 impl Machine {
     /// Something about the worker of this rank.
@@ -40,6 +40,10 @@ impl Machine {
                 if rank == 0 {
                     actions.push(Action::Record(EventBody::Note { rank: Some(0), text }));
                 }
+            }
+            Input::Delivers => self.workers[rank].moved = self.workers[rank].moved.map(|_| now),
+            Input::OwnNote(text) => {
+                actions.push(Action::Record(EventBody::Note { rank: Some(rank as u32), text }));
             }
             Input::Failure(report) => self.report(report.of_rank(rank as u32), now, actions),
             Input::Completed(results) => {
@@ -91,10 +95,14 @@ impl Machine {
             self.report(FailureReport::new(FailureCode::Disagreement, sentence), now, actions);
             return;
         }
+        let origin = origin(&all);
         self.enter(JobState::Running, "all workers are ready", actions);
+        if let Some(text) = origin.as_ref().and_then(|origin| origin.news()) {
+            actions.push(Action::Record(EventBody::Note { rank: None, text }));
+        }
         for worker in &mut self.workers {
             worker.moved = Some(now);
-            let order = Order::Begin { peers: peers.clone() };
+            let order = Order::Begin { peers: peers.clone(), origin: origin.clone() };
             actions.push(Action::Send { slot: worker.slot, order });
         }
     }

@@ -115,10 +115,10 @@ impl Machine {
         self.workers.len() as u32
     }
 
-    /// Whether the present life goes on with what an earlier one of this job trained. One that was lost before its
-    /// first step may have left an older job's checkpoints in their place.
-    pub fn goes_on(&self) -> bool {
-        self.memory.trained && self.memory.generation > Generation::FIRST
+    /// Whether the worker of this slot is rank 0 of a life that works.
+    pub fn leads(&self, slot: u32) -> bool {
+        let leads = |worker: &Worker| worker.slot == slot && worker.moved.is_some() && !worker.gone;
+        self.workers.first().is_some_and(leads)
     }
 
     /// The workers at time `now`, by rank; none before they are launched.

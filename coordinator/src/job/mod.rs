@@ -45,5 +45,5 @@ mod worker;
 pub use event::{Action, Doing, Event, Exit, Input, Order};
 pub use machine::Machine;
 pub use memory::Memory;
-pub use rendezvous::Having;
+pub use rendezvous::{Having, Held, Origin};
 pub use worker::{RankStatus, Stage};

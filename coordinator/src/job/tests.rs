@@ -67,7 +67,7 @@ fn begin_comes_when_all_are_ready() {
     assert_eq!(machine.state(), JobState::Starting);
     let begun = machine.step(ready(1, "d"), at(3));
     let peers = vec!["127.0.0.1:0".to_owned(), "127.0.0.1:1".to_owned()];
-    assert!(begun.contains(&Action::Send { slot: 0, order: Order::Begin { peers } }));
+    assert!(begun.contains(&Action::Send { slot: 0, order: Order::Begin { peers, origin: None } }));
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn lose(machine: &mut Machine, step: u64, now: Duration) -> Vec<Action> {
 #[test]
 fn a_lost_worker_is_a_new_life_after_a_while() {
     let mut machine = restartable();
-    assert!(!machine.goes_on());
+    assert!(!machine.memory().trained);
     let generation = machine.generation();
     machine.step(of(1, Input::Beat { phase: Phase::Train, done: 17 }), at(5));
     let actions = machine.step(of(1, Input::Exited(Exit::Signal(9), vec![])), at(6));
@@ -355,7 +355,7 @@ fn a_lost_worker_is_a_new_life_after_a_while() {
     assert_eq!(again.iter().filter(|a| matches!(a, Action::Launch { .. })).count(), 2);
     let [EventBody::State { reason, .. }] = records(&again)[..] else { panic!("{again:?}") };
     assert_eq!(reason, "restart 1 of 3, from the newest checkpoint");
-    assert!(machine.goes_on());
+    assert!(machine.memory().trained);
 
     // Whoever is left of the old life changes nothing.
     assert!(
@@ -372,7 +372,7 @@ fn a_life_lost_before_its_first_step_starts_from_the_start() {
     let again = machine.step(Event::Tick, at(7));
     let [EventBody::State { reason, .. }] = records(&again)[..] else { panic!("{again:?}") };
     assert_eq!(reason, "restart 1 of 3, from the start");
-    assert!(!machine.goes_on(), "the folder's checkpoints may be an older job's");
+    assert!(!machine.memory().trained, "the folder's checkpoints may be an older job's");
 }
 
 #[test]

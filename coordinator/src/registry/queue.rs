@@ -48,6 +48,7 @@ impl Registry {
             task,
             memory: None,
             processes_born: Default::default(),
+            elsewhere: None,
         };
         let driver = {
             // Under one lock: whoever ends the coordinator either sees this job or has refused it.

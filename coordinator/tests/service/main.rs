@@ -5,6 +5,7 @@
 mod access;
 mod cancel;
 mod daemon;
+mod delivery;
 mod doors;
 mod fence;
 mod harness;

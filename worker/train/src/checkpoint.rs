@@ -14,12 +14,14 @@
 //! |---|---|
 //! | [`writer`] | a copy of the training state, written while training goes on |
 //! | [`find`] | which checkpoint is whole, and why others are not |
+//! | [`transfer`] | how it comes to ranks whose machines do not hold it |
 //! | [`state`] | what a run is, and what of it must not change when it is gone on with |
 //! | [`files`] | files and folders that are there whole or not at all |
 
 pub mod files;
 pub mod find;
 pub mod state;
+pub mod transfer;
 pub mod writer;
 
 use std::fs::{self, File};
@@ -30,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use squad_model::{Network, save};
+use squad_proto::outputs::TOKENIZER_FILES;
 use squad_weights::{Existing, Tensors, WeightsError};
 
 use crate::error::TrainError;
@@ -40,19 +43,6 @@ pub const SCHEMA: u32 = 2;
 
 /// The file that describes all others.
 pub const MANIFEST: &str = "manifest.json";
-
-/// Files that make a tokenizer; those that are there are copied into every saved model.
-const TOKENIZER_FILES: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-];
 
 /// What a checkpoint says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +103,19 @@ impl Manifest {
     }
 }
 
+impl Manifest {
+    /// A hash of all that training goes on from, in hex: of what the files hold but for the log's times in
+    /// [`writer::STATE`]. Ranks that write the same step's checkpoint write the same.
+    pub fn identity(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(format!("{} {}\n", self.schema, self.step));
+        for file in self.files.iter().filter(|file| file.name != writer::STATE) {
+            hash.update(format!("{} {} {}\n", file.sha256, file.bytes, file.name));
+        }
+        hex::encode(hash.finalize())
+    }
+}
+
 /// Whether a name is that of a file in the same folder.
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
@@ -120,7 +123,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// Size and SHA-256 of a file.
-fn digest(path: &Path) -> io::Result<(u64, String)> {
+pub(crate) fn digest(path: &Path) -> io::Result<(u64, String)> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

@@ -22,6 +22,8 @@
 //! | [`evaluate`] | sharded scoring, predictions, metric |
 //! | [`threshold`] | the threshold between an answer and none, and the answers at it |
 //! | [`checkpoint`], [`resume`], [`output`] | what is written, how it stays whole, and how a run goes on from it |
+//! | [`contents`] | what a rank read, to be compared with what others did |
+//! | [`storage`] | which ranks see the same output folder |
 //! | [`trace`] | what a rank is doing; the timeline of all ranks |
 //! | [`memory`] | what to say when memory runs out |
 //! | [`report`] | progress to whoever listens, and the wish to stop |
@@ -32,6 +34,7 @@ pub mod adamw;
 pub mod backward;
 pub mod bucket;
 pub mod checkpoint;
+pub mod contents;
 pub mod device;
 pub mod engine;
 pub mod error;
@@ -47,6 +50,7 @@ pub mod resume;
 pub mod run;
 pub mod schedule;
 pub mod step;
+pub mod storage;
 pub mod tensorboard;
 pub mod threshold;
 pub mod touched;
@@ -57,4 +61,5 @@ pub mod verify;
 pub use error::TrainError;
 pub use prepare::{Prepared, prepare, prepare_on};
 pub use report::{Report, StopSignal};
+pub use resume::Origin;
 pub use run::{Outcome, run};

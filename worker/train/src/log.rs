@@ -127,12 +127,17 @@ impl Tally {
     }
 }
 
+fn without_lines(error: &TrainError) -> String {
+    format!("no second copy of the figures is kept: {error}")
+}
+
 /// Sums up steps.
 pub(crate) struct Log {
     steps: u64,
     per_epoch: u64,
     every: u64,
-    rank: usize,
+    /// Rank 0 speaks for all.
+    leads: bool,
     file: Option<MetricsFile>,
     total: Running,
     since_line: Running,
@@ -141,22 +146,28 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// The log of a run of `steps` steps that goes on after step `done`, where `sums` are those of the steps before.
+    /// The log of a run of `steps` steps that goes on after step `done`, where `sums` are those of the steps before. A
+    /// rank that `keeps` checkpoints keeps the lines too.
     pub(crate) fn new(
         spec: &JobSpec,
         (steps, per_epoch): (u64, u64),
         collective: &Background,
         (done, sums): (u64, Sums),
+        (keeps, report): (bool, &dyn Report),
     ) -> Result<Self, TrainError> {
-        let file = match collective.rank() {
-            0 => Some(MetricsFile::go_on(Path::new(&spec.output_dir), done)?),
-            _ => None,
+        let leads = collective.rank() == 0;
+        let file = match keeps.then(|| MetricsFile::go_on(Path::new(&spec.output_dir), done)).transpose() {
+            Err(error) if !leads => {
+                report.own_note(without_lines(&error));
+                None
+            }
+            file => file?,
         };
         Ok(Self {
             steps,
             per_epoch,
             every: spec.train.log_every,
-            rank: collective.rank(),
+            leads,
             file,
             total: Running::go_on(sums.total),
             since_line: Running::go_on(sums.since_line),
@@ -188,11 +199,11 @@ impl Log {
             self.recent.pop_front();
         }
         self.recent.push_back(outcome.header.mean_loss());
-        if self.rank != 0 {
+        if self.file.is_none() && !self.leads {
             return Ok(());
         }
         let last = step == self.steps;
-        if self.since_report.since.elapsed() >= REPORT_EVERY || last {
+        if self.leads && (self.since_report.since.elapsed() >= REPORT_EVERY || last) {
             let tally = self.since_report.restart();
             let mut progress = Progress::new(Phase::Train, step, self.steps);
             progress.loss = Some(tally.header.mean_loss());
@@ -220,8 +231,13 @@ impl Log {
                 allreduce_hidden_share: tally.hidden_share(),
                 bytes_reduced: tally.bytes_reduced,
             };
-            if let Some(file) = &mut self.file {
-                file.write(&line)?;
+            if let Some(Err(error)) = self.file.as_mut().map(|file| file.write(&line)) {
+                if self.leads {
+                    return Err(error);
+                }
+                // The run does not need the second copy.
+                report.own_note(without_lines(&error));
+                self.file = None;
             }
         }
         Ok(())

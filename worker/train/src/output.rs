@@ -8,19 +8,16 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use squad_model::Network;
 use squad_proto::JobSpec;
+use squad_proto::outputs::{OF_A_RUN, OWNER};
 
 use crate::checkpoint::{list, replace_folder, write_file, write_json, write_model};
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
 use crate::log::TrainSummary;
-use crate::tensorboard::{self, EventFile};
+use crate::tensorboard::EventFile;
 
-/// What a training run writes; an earlier run's are moved aside.
-const OF_A_RUN: &[&str] =
-    &["spec.yaml", "metrics.jsonl", tensorboard::FOLDER, "checkpoints", "model", "eval", "results.json"];
-
-/// The file that names the job whose run the folder holds.
-const OWNER: &str = ".job";
+/// The file of figures, line by line.
+pub const METRICS: &str = "metrics.jsonl";
 
 /// One object of metrics.jsonl: the means since the line before.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -65,7 +62,7 @@ impl MetricsFile {
     /// # Errors
     /// When it cannot be read or written.
     pub fn go_on(output: &Path, done: u64) -> Result<Self, TrainError> {
-        let path = output.join("metrics.jsonl");
+        let path = output.join(METRICS);
         let text = if path.is_file() && done > 0 {
             // A killed process may have left half a line.
             let bytes = fs::read(&path).map_err(TrainError::output("read", &path))?;

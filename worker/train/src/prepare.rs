@@ -19,7 +19,7 @@ use tch::Device;
 use crate::checkpoint::{self, find};
 use crate::error::TrainError;
 use crate::report::Report;
-use crate::resume::{self, Resumed};
+use crate::resume::{self, Origin, Resumed};
 
 /// A rank that is ready to begin.
 #[derive(Debug)]
@@ -39,8 +39,12 @@ pub struct Prepared {
     pub dev: Option<DevSet>,
     /// The weights to evaluate, where evaluating is the whole task; empty otherwise.
     pub checkpoints: Vec<PathBuf>,
-    /// Where training goes on from; `None` when it starts afresh.
+    /// The newest checkpoint of this run in the output folder as this rank sees it, read; `None` where there is none.
     pub resumed: Option<Resumed>,
+    /// Where all ranks go on from, once that is known; `None`: from what this rank has.
+    pub origin: Option<Origin>,
+    /// The checkpoints to evaluate, in a form that ranks can compare; empty where they are given by path.
+    pub evaluated: String,
     /// How often the gang was restarted before, for the results.
     pub restarts: u32,
     /// Which job this is, for the output folder; empty where it does not matter.
@@ -50,10 +54,9 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// What training starts from, in a form that ranks can compare: the checkpoint's step and hash, or nothing.
-    pub fn start(&self) -> String {
-        let name = |r: &Resumed| format!("{} {}", r.state.step, r.checkpoint.sha256);
-        self.resumed.as_ref().map(name).unwrap_or_default()
+    /// Step and identity of the checkpoint that this rank holds and could go on from.
+    pub fn held(&self) -> Option<(u64, &str)> {
+        self.resumed.as_ref().map(|r| (r.state.step, r.checkpoint.identity.as_str()))
     }
 }
 
@@ -152,7 +155,7 @@ pub fn prepare_on(
 ) -> Result<Prepared, TrainError> {
     const STAGES: u64 = 4;
     report.tick(Phase::Prepare, 0, STAGES);
-    let checkpoints = checkpoints_of(spec, task, report)?;
+    let (checkpoints, evaluated) = checkpoints_of(spec, task, report)?;
     let start = match task {
         Task::Train { resume: true, .. } => resume::find(Path::new(&spec.output_dir), report)?,
         _ => None,
@@ -211,6 +214,8 @@ pub fn prepare_on(
         dev,
         checkpoints,
         resumed,
+        origin: None,
+        evaluated,
         restarts: 0,
         job: String::new(),
         data_hash: cutting.hash.finalize().into(),
@@ -295,12 +300,17 @@ fn training_questions(
     Ok((trains.then_some(rest), spec.data.dev.is_some().then_some(held_out)))
 }
 
-/// The weights that an evaluation goes through, oldest first. Damaged checkpoints are passed over.
-fn checkpoints_of(spec: &JobSpec, task: &Task, report: &dyn Report) -> Result<Vec<PathBuf>, TrainError> {
-    let Task::Evaluate { checkpoint } = task else { return Ok(Vec::new()) };
+/// The weights that an evaluation goes through, oldest first, and the same in a form that ranks can compare. Damaged
+/// checkpoints are passed over.
+fn checkpoints_of(
+    spec: &JobSpec,
+    task: &Task,
+    report: &dyn Report,
+) -> Result<(Vec<PathBuf>, String), TrainError> {
+    let Task::Evaluate { checkpoint } = task else { return Ok(Default::default()) };
     let output = PathBuf::from(&spec.output_dir);
     let (found, passed_over) = match checkpoint {
-        Checkpoint::Path(path) => return Ok(vec![output.join(path)]),
+        Checkpoint::Path(path) => return Ok((vec![output.join(path)], String::new())),
         Checkpoint::All => find::whole(&output)?,
         Checkpoint::Latest => {
             find::newest(&output, |_| Ok(())).map(|(one, rest)| (one.into_iter().collect(), rest))?
@@ -312,10 +322,13 @@ fn checkpoints_of(spec: &JobSpec, task: &Task, report: &dyn Report) -> Result<Ve
     if found.is_empty() {
         return Err(TrainError::NoCheckpoint(checkpoint::folder_of(&output)));
     }
-    Ok(found.into_iter().map(|verified| verified.folder).collect())
+    let names = found.iter().map(|one| format!("{} {}", one.manifest.step, one.identity));
+    let names = names.collect::<Vec<_>>().join(", ");
+    Ok((found.into_iter().map(|verified| verified.folder).collect(), names))
 }
 
-fn load(
+/// Loads the weights of a folder.
+pub(crate) fn load(
     device: Device,
     spec: &JobSpec,
     task: &Task,

@@ -15,6 +15,10 @@ pub trait Report: Send + Sync {
     fn progress(&self, progress: Progress);
     /// Something worth a line in the log.
     fn note(&self, text: String);
+    /// The same from a rank that says something of its own: of what all ranks say, only rank 0's is kept.
+    fn own_note(&self, text: String) {
+        self.note(text);
+    }
     /// This rank begins to do this; called many times in a step, so it must cost next to nothing.
     fn doing(&self, _doing: Doing) {}
 }

@@ -1,5 +1,6 @@
 //! A job on one rank, from Begin to its results.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,15 +9,18 @@ use squad_collective::Background;
 use squad_model::{load_network, save};
 use squad_proto::{Deadlines, JobSpec, Task};
 
-use crate::checkpoint::write_json;
+use crate::checkpoint::transfer::Received;
 use crate::checkpoint::writer::{self, Writer};
+use crate::checkpoint::{folder_of, write_file, write_json};
 use crate::error::TrainError;
 use crate::evaluate::{self, Evaluation, gather};
 use crate::log::TrainSummary;
 use crate::output;
 use crate::prepare::{DevSet, Prepared, TrainSet, head_in, precision};
 use crate::report::{Report, StopSignal};
+use crate::resume;
 use crate::schedule::total_steps;
+use crate::storage;
 use crate::threshold::{Revision, Threshold, TunedOn};
 use crate::trace::{Activity, Trace};
 use crate::trainer::{Trained, train};
@@ -50,6 +54,10 @@ pub fn run(
     }
 }
 
+fn no_second_copy(error: &TrainError) -> String {
+    format!("no second copy of the checkpoints is kept: {error}")
+}
+
 /// What every part of a job needs.
 struct Session<'a> {
     spec: &'a JobSpec,
@@ -70,19 +78,28 @@ impl Session<'_> {
             return Err(TrainError::Unfit("there is nothing to train on: data.train is not set".into()));
         };
         let output = Path::new(&self.spec.output_dir);
-        let _claim = self.leads().then(|| output::claim(output)).transpose()?;
+        let claim = self.claim(output)?;
         self.check_timeline()?;
-        if let Some(results) = self.complete(prepared, &set)? {
+        let task = Task::Train { resume, timeline: None };
+        let received = resume::agree(prepared, &set, (self.spec, &task), self.collective, self.report)?;
+        if let Some(results) = self.complete(prepared, &set, resume)? {
             return Ok(Outcome::Completed(self.leads().then_some(results)));
         }
-        let mut writer = self.leads().then(|| self.open(prepared, resume)).transpose()?;
+        let mut writer = match claim {
+            Some(_) => self.writer(prepared, resume, received)?,
+            None => {
+                // It has been read.
+                drop(received);
+                None
+            }
+        };
         // Nobody writes before the folder is ready.
         self.collective.run(|c| c.barrier())?;
         let signals = (self.report, self.stop, self.trace);
         let trained = train(prepared, &set, self.spec, self.collective, writer.as_mut(), signals)?;
         self.write_timeline()?;
         // The last checkpoint may be under way while answers are scored; without it the run is not done.
-        let settle = |writer: Option<Writer>| writer.map_or(Ok(()), |mut writer| writer.settle());
+        let settle = |writer: Option<Writer>| self.settle(writer);
         let mut summary = match trained {
             Trained::Finished(summary) => summary,
             Trained::Stopped(step) => return settle(writer).map(|()| Outcome::Stopped(step)),
@@ -111,6 +128,63 @@ impl Session<'_> {
         self.finish(prepared, evaluation.as_ref(), &summary).map(|results| Outcome::Completed(Some(results)))
     }
 
+    /// Takes the output folder of a rank that keeps checkpoints: of rank 0, and of the lowest rank that does not see
+    /// that folder, if there is one. So a run outlives either of the two machines. All ranks call it at once.
+    fn claim(&self, output: &Path) -> Result<Option<File>, TrainError> {
+        let first = self.leads().then(|| output::claim(output)).transpose()?;
+        let second = storage::second_keeper(output, self.collective)?;
+        if second != Some(self.collective.rank()) {
+            return Ok(first);
+        }
+        let place = format!("{} on {}", output.display(), storage::host());
+        match output::claim(output) {
+            Ok(claim) => {
+                self.report.own_note(format!("a second copy of every checkpoint is kept in {place}"));
+                Ok(Some(claim))
+            }
+            Err(error) => {
+                self.report.own_note(no_second_copy(&error));
+                Ok(None)
+            }
+        }
+    }
+
+    /// The writer of a rank that keeps checkpoints. The run does not need the second copy: only rank 0 fails.
+    fn writer(
+        &self,
+        prepared: &mut Prepared,
+        resume: bool,
+        received: Option<Received>,
+    ) -> Result<Option<Writer>, TrainError> {
+        let opened = self.open(prepared, resume).and_then(|mut writer| {
+            if let (Some(received), Some(resumed)) = (received, &prepared.resumed) {
+                if !received.metrics().is_empty() {
+                    write_file(&Path::new(&self.spec.output_dir).join(output::METRICS), received.metrics())?;
+                }
+                writer.adopt(resumed.state.step, received)?;
+            }
+            Ok(writer)
+        });
+        match opened {
+            Err(error) if !self.leads() => {
+                self.report.own_note(no_second_copy(&error));
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Waits until the last checkpoint is written.
+    fn settle(&self, writer: Option<Writer>) -> Result<(), TrainError> {
+        match writer.map_or(Ok(()), |mut writer| writer.settle()) {
+            Err(error) if !self.leads() => {
+                self.report.own_note(format!("the last checkpoint has no second copy: {error}"));
+                Ok(())
+            }
+            settled => settled,
+        }
+    }
+
     /// Finds out at the beginning, and not days later, that a timeline cannot be written.
     fn check_timeline(&self) -> Result<(), TrainError> {
         let Some(path) = self.timeline.filter(|_| self.leads()) else { return Ok(()) };
@@ -132,13 +206,19 @@ impl Session<'_> {
     }
 
     /// The results of a run that is gone on with although nothing is left to do; rank 0 knows, and tells all.
-    fn complete(&self, prepared: &Prepared, set: &TrainSet) -> Result<Option<Value>, TrainError> {
+    /// Results in a folder whose run is not gone on with are another run's.
+    fn complete(
+        &self,
+        prepared: &Prepared,
+        set: &TrainSet,
+        resume: bool,
+    ) -> Result<Option<Value>, TrainError> {
         let steps = total_steps(&self.spec.train, set.sampler.steps_per_epoch() as u64);
         if prepared.resumed.as_ref().is_none_or(|resumed| resumed.state.step < steps) {
             return Ok(None);
         }
         let path = Path::new(&self.spec.output_dir).join("results.json");
-        let text = if self.leads() { std::fs::read(&path).unwrap_or_default() } else { Vec::new() };
+        let text = if self.leads() && resume { std::fs::read(&path).unwrap_or_default() } else { Vec::new() };
         let found: Option<Value> = serde_json::from_slice(&text).ok();
         let known = gather(self.collective, &[found])?.into_iter().next().flatten();
         if known.is_some() && self.leads() {
@@ -147,18 +227,24 @@ impl Session<'_> {
         Ok(known)
     }
 
-    /// Makes the output folder ready, on rank 0. `resume` says that a run is to be gone on with where there is one.
+    /// Makes the output folder ready, on a rank that keeps checkpoints. `resume` says that the run in it is to be gone
+    /// on with where there is one.
     fn open(&self, prepared: &mut Prepared, resume: bool) -> Result<Writer, TrainError> {
         let output = Path::new(&self.spec.output_dir);
-        if let Some(resumed) = &prepared.resumed {
-            if let Some(sentence) = resumed.rounding(self.collective.world()) {
-                self.report.note(sentence);
+        match &prepared.resumed {
+            Some(resumed) => {
+                resumed.rounding(self.collective.world()).into_iter().for_each(|text| self.report.note(text));
             }
-            output::go_on(self.spec)?;
-        } else if resume && !output::holds_a_run(output)? {
+            None if resume => self.report.note(format!(
+                "there is no checkpoint to go on from in {}: training starts afresh",
+                folder_of(output).display()
+            )),
+            None => {}
+        }
+        if resume && (prepared.resumed.is_some() || !output::holds_a_run(output)?) {
             output::go_on(self.spec)?;
         } else if let Some(moved) = output::begin(self.spec)? {
-            self.report.note(format!("an earlier run's files were moved to {}", moved.display()));
+            self.report.own_note(format!("an earlier run's files were moved to {}", moved.display()));
             // The model may have been that run's: its tokenizer files are still to be copied.
             if let Ok(rest) = prepared.model_folder.strip_prefix(output)
                 && moved.join(rest).is_dir()

@@ -22,8 +22,8 @@ pub enum Trained {
     Stopped(u64),
 }
 
-/// Runs the loop on one rank, from the start or from a checkpoint; all ranks run it alike. Rank 0 has a `writer` of
-/// checkpoints, to which the last one may still be under way at the end.
+/// Runs the loop on one rank, from the start or from a checkpoint; all ranks run it alike. Ranks that keep
+/// checkpoints have a `writer` of them, to which the last one may still be under way at the end.
 ///
 /// # Errors
 /// The first failure of a step or of a file.
@@ -46,7 +46,8 @@ pub fn train(
         }
         None => Default::default(),
     };
-    let mut log = Log::new(spec, (steps, per_epoch), collective, (done, sums))?;
+    let keeps = (writer.is_some(), report);
+    let mut log = Log::new(spec, (steps, per_epoch), collective, (done, sums), keeps)?;
     let run = identity(spec, &prepared.network, set);
     if collective.rank() == 0 {
         report.note(format!(

@@ -11,7 +11,7 @@ use super::life::Life;
 use super::network::{Agenda, Happening};
 use super::plan::Plan;
 use super::process::{Doing, Process};
-use crate::job::{Action, Event, Exit, Having, Input, Machine, Memory, Order};
+use crate::job::{Action, Event, Exit, Having, Held, Input, Machine, Memory, Order};
 
 /// A world with one job.
 pub(super) struct World {
@@ -435,7 +435,8 @@ impl World {
 
     /// What all ranks have alike.
     pub(super) fn having(&self) -> Having {
-        Having { start: self.disk.to_string(), ..Having::default() }
+        let held = (self.disk > 0).then(|| Held { step: self.disk, identity: String::new() });
+        Having { held, ..Having::default() }
     }
 }
 
@@ -450,9 +451,9 @@ impl World {
                 let at = self.soon(4.0);
                 self.agenda.add(at, Happening::Done { process });
             }
-            Order::Begin { .. } if p.doing == Doing::Ready => {
+            Order::Begin { origin, .. } if p.doing == Doing::Ready => {
                 p.doing = Doing::Training;
-                p.step = self.disk;
+                p.step = origin.as_ref().map_or(0, |origin| origin.checkpoint.step);
                 p.waits_since = Some(now);
                 let generation = p.generation.0;
                 let at = self.soon(1.0);

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
 use squad_weights::Tensors;
 
 use super::state::TrainingState;
@@ -18,8 +17,8 @@ pub struct Verified {
     pub folder: PathBuf,
     /// What it says of itself.
     pub manifest: Manifest,
-    /// SHA-256 of the manifest, in hex: equal for equal checkpoints.
-    pub sha256: String,
+    /// Its [`Manifest::identity`].
+    pub identity: String,
 }
 
 /// A checkpoint that was passed over, and why.
@@ -65,8 +64,8 @@ pub fn verify(folder: &Path) -> Result<Verified, String> {
             return Err(format!("{name} is not as it was written: its SHA-256 differs"));
         }
     }
-    let sha256 = hex::encode(Sha256::digest(&text));
-    Ok(Verified { folder: folder.to_owned(), manifest, sha256 })
+    let identity = manifest.identity();
+    Ok(Verified { folder: folder.to_owned(), manifest, identity })
 }
 
 /// The newest checkpoint that `fit` finds no fault with, and all newer ones with what is wrong with them.

@@ -14,6 +14,7 @@ use squad_weights::Tensors;
 
 use super::files::{sync, tidy};
 use super::state::TrainingState;
+use super::transfer::Received;
 use super::{
     MANIFEST, Manifest, folder_of, list, name_of, replace_folder, write_json, write_model_files,
     write_tensors,
@@ -127,7 +128,7 @@ impl Writer {
         report: &dyn Report,
     ) -> Result<(), TrainError> {
         if !last && let Some(step) = self.late() {
-            report.note(format!(
+            report.own_note(format!(
                 "the checkpoint of step {step} is still being written: one is left out; raise \
                  train.checkpoint_every, or write to a faster disk"
             ));
@@ -137,9 +138,26 @@ impl Writer {
         let snapshot = snapshot();
         let place = self.place.clone();
         let step = snapshot.state.step;
+        self.start(step, move || snapshot.write(&place))
+    }
+
+    /// Puts a checkpoint that came from another rank among this folder's, behind training.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn adopt(&mut self, step: u64, received: Received) -> Result<(), TrainError> {
+        let output = self.place.output.clone();
+        self.start(step, move || received.keep(&output))
+    }
+
+    fn start(
+        &mut self,
+        step: u64,
+        work: impl FnOnce() -> Result<(), TrainError> + Send + 'static,
+    ) -> Result<(), TrainError> {
         let thread = std::thread::Builder::new()
             .name("squad-checkpoint".into())
-            .spawn(move || snapshot.write(&place))
+            .spawn(work)
             .map_err(|e| TrainError::Internal(format!("cannot start a thread for a checkpoint: {e}")))?;
         self.busy = Some((step, thread));
         Ok(())
@@ -177,7 +195,7 @@ impl Writer {
     fn forgive(&mut self, report: &dyn Report) {
         let step = self.busy.as_ref().map_or(0, |(step, _)| *step);
         if let Err(error) = self.settle() {
-            report.note(format!(
+            report.own_note(format!(
                 "the checkpoint of step {step} could not be written: {error}; training goes on, older checkpoints are whole"
             ));
         }
