@@ -102,8 +102,6 @@ async fn a_killed_daemon_takes_up_its_jobs_when_it_is_back() {
     assert!(all[..2].iter().all(|p| !lives(*p)), "the new life began when the old one was gone");
     let generations = user.said(&job, "generation").await;
     assert_eq!(generations, ["1", "2", "1", "2"], "each rank's log holds both lives");
-    let tasks = user.said(&job, "task").await;
-    assert!(tasks[1].contains("true") && tasks[3].contains("true"), "{tasks:?}");
 
     let events = user.end(&queued).await;
     gapless(&events);
