@@ -26,10 +26,14 @@ fn read(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
+fn counted(workers: u32) -> String {
+    if workers == 1 { "1 worker".into() } else { format!("{workers} workers") }
+}
+
 pub(super) fn cores(workers: u32) -> Check {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = squad_proto::threads_per_worker(cores, workers);
-    let text = format!("{cores}; each of {workers} workers computes with {threads}");
+    let text = format!("{cores}; each of {} computes with {threads}", counted(workers));
     if workers as usize > cores {
         return Check::warning(
             "cores",
@@ -54,8 +58,9 @@ pub(super) fn memory(workers: u32, need: Option<&Need>) -> Check {
     let model = need.map_or(0, |need| need.worker_bytes);
     let wanted = (model + BARE_WORKER).saturating_mul(workers.into());
     let text = format!(
-        "{} free{limited}; {workers} workers need {} and what their batches take",
+        "{} free{limited}; {} need {} and what their batches take",
         size(free),
+        counted(workers),
         size(wanted)
     );
     let remedy =
@@ -99,7 +104,7 @@ pub(super) fn open_files(workers: u32) -> Check {
     let wanted = FILES + FILES_PER_WORKER * u64::from(workers);
     let limit = getrlimit(Resource::Nofile).current;
     let text = match limit {
-        Some(limit) => format!("{limit} allowed; {wanted} wanted for {workers} workers"),
+        Some(limit) => format!("{limit} allowed; {wanted} wanted for {}", counted(workers)),
         None => "no limit".into(),
     };
     if limit.is_some_and(|limit| limit < wanted) {
