@@ -100,7 +100,7 @@ impl Rank {
         talk.say(from_worker::Body::Ready(pb::Ready {
             layout_sha256: same("1234"),
             data_sha256: same("5678"),
-            start: String::new(),
+            ..pb::Ready::default()
         }));
         let listening = listen(&mut hear);
         let heard = beating(&mut talk, deadlines.beat, listening).await;
