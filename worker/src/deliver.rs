@@ -62,7 +62,8 @@ fn may_pass(error: &anyhow::Error) -> bool {
 async fn attempt(ticket: &Ticket) -> anyhow::Result<Option<String>> {
     let output = ticket.output_dir();
     let trust = Trust { certificates: ticket.certificates.clone(), identity: None };
-    let mut client = WorkersClient::new(session::channel(&ticket.server, &trust).await?);
+    let deadlines = Deadlines::from_patience(ticket.patience());
+    let mut client = WorkersClient::new(session::channel(&ticket.server, &trust, &deadlines).await?);
     let mark = Mark::leave(&output).context("no mark can be left")?;
     let files = deliverable().into_iter().filter_map(|name| {
         let about = std::fs::metadata(output.join(&name)).ok().filter(std::fs::Metadata::is_file)?;
