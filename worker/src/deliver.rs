@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context;
 use sha2::{Digest, Sha256};
@@ -24,13 +23,11 @@ use crate::session;
 const CHUNK: usize = 256 << 10;
 /// Chunks that are read ahead.
 const AHEAD: usize = 4;
-/// How often a broken connection is made again.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// Brings what the coordinator lacks; gives what is worth saying of it: nothing where it sees the output folder. Tries
 /// again within patience where the connection breaks. The results are whole here whatever comes of it.
 pub(crate) async fn deliver(ticket: &Ticket) -> Option<String> {
-    let patience = Deadlines::from_patience(ticket.patience()).collective;
+    let Deadlines { collective: patience, retry, .. } = Deadlines::from_patience(ticket.patience());
     let mut broken_since = None;
     loop {
         let error = match attempt(ticket).await {
@@ -46,7 +43,7 @@ pub(crate) async fn deliver(ticket: &Ticket) -> Option<String> {
             ));
         }
         tracing::debug!("{error:#}; trying again");
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(retry).await;
     }
 }
 
