@@ -12,7 +12,7 @@ objects against the schemas of two versions of Kubernetes, in which unknown fiel
 not know, are checked by the Job inside.
 
 Needs kubectl, and for the schemas the Python package kubernetes-validate in KUBERNETES_VALIDATE_PYTHON (default: python3); what
-needs one that is missing is skipped with a loud word. Squadctl is the one of target/release or target/debug, whichever is there.
+needs one that is missing is skipped with a loud word. Squadctl is the one of target/release or target/debug that was built last.
 KUBERNETES_VERSIONS (default: "1.33 1.36") are the versions.
 H
 }
@@ -30,7 +30,8 @@ read -r -a versions <<<"${KUBERNETES_VERSIONS:-1.33 1.36}"
 command -v kubectl >/dev/null 2>&1 || { say "SKIPPED: there is no kubectl"; exit 0; }
 squadctl=
 for profile in release debug; do
-  if [ -z "$squadctl" ] && [ -x "target/$profile/squadctl" ]; then squadctl=$PWD/target/$profile/squadctl; fi
+  built=${CARGO_TARGET_DIR:-$PWD/target}/$profile/squadctl
+  if [ -x "$built" ] && { [ -z "$squadctl" ] || [ "$built" -nt "$squadctl" ]; }; then squadctl=$built; fi
 done
 [ -n "$squadctl" ] || { say "there is no squadctl: cargo build --workspace --bins"; exit 1; }
 
