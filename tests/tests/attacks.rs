@@ -362,7 +362,8 @@ fn another_machine_gets_nowhere() {
     for attacked in [false, true, false, true] {
         let victim = stage.submit("victim", 2, steps);
         let state = || stage.ask(&["get", &victim]);
-        wait_for("a step", || stage.step(&victim) > 0);
+        // Before, progress is that of loading.
+        wait_for("a step", || state()["state"] == "running" && stage.step(&victim) > 0);
         let mut rounds = 0;
         if attacked {
             while state()["state"] == "running" {
@@ -373,6 +374,7 @@ fn another_machine_gets_nowhere() {
                 refused(&outcome, "message length too large");
                 rounds += 1;
             }
+            assert!(rounds > 0, "the job had ended before it was attacked");
         }
         wait_for_long("the job's end", || state()["finished_unix_ms"].is_number());
         let job = state();
