@@ -357,7 +357,7 @@ fn another_machine_gets_nowhere() {
     std::fs::copy(tls.join("ca.pem"), stage.job.path("tls/ca.pem")).unwrap();
     stage.submit("other", 1, 100_000);
     let target_of = |id: &str| stage.target(id, 1000);
-    let steps = 40;
+    let steps = 30;
     let mut seconds = Vec::new();
     for attacked in [false, true, false, true] {
         let victim = stage.submit("victim", 2, steps);
