@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The repository.
 pub fn repository() -> PathBuf {
@@ -121,6 +121,24 @@ impl Job {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
+    /// A job of many quick steps on a tiny model, with a checkpoint every ten.
+    pub fn of_quick_steps(steps: u64) -> Self {
+        let job = Self::new();
+        let mut spec = job.spec();
+        spec["model"] = repository().join("tests/data/zoo/electra").to_string_lossy().into();
+        spec["train"] = json!({
+            "steps": steps, "checkpoint_every": 10, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1, "dropout": 0.1,
+        });
+        job.write_spec(&spec);
+        job
+    }
+
+    /// Exact match, F1 and the weights that a run has come to.
+    pub fn outcome(&self, output: &str) -> [Value; 3] {
+        let results = self.json(&format!("{output}/results.json"));
+        ["exact", "f1", "weights_sha256"].map(|key| results[key].clone())
+    }
+
     /// The losses of metrics.jsonl.
     pub fn losses(&self, output: &str) -> Vec<f64> {
         let text = std::fs::read_to_string(self.path(output).join("metrics.jsonl")).expect("metrics.jsonl");
@@ -134,6 +152,11 @@ impl Job {
 pub struct Finished(pub Output);
 
 impl Finished {
+    /// Waits for a process to end.
+    pub fn wait(process: Child) -> Self {
+        Self(process.wait_with_output().expect("its output"))
+    }
+
     /// The exit code; a signal is a failure of the test.
     pub fn code(&self) -> i32 {
         self.0.status.code().expect("ended by itself")

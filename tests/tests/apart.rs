@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
-use squad_tests::{Daemon, Finished, Job, program, repository, wait_for};
+use serde_json::Value;
+use squad_tests::{Daemon, Finished, Job, program, wait_for};
 
 /// What a machine runs: it sees `$1` as the output folder and, where there is one, `$2` as the training file; `$3` is its
 /// name, `$4` the worker program.
@@ -30,13 +30,7 @@ fn can_be_apart() -> bool {
 
 /// A job of many quick steps, whose output folder is there to be mounted over.
 fn job() -> Job {
-    let job = Job::new();
-    let mut spec = job.spec();
-    spec["model"] = repository().join("tests/data/zoo/electra").to_string_lossy().into();
-    spec["train"] = json!({
-        "steps": 80, "checkpoint_every": 10, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1, "dropout": 0.1,
-    });
-    job.write_spec(&spec);
+    let job = Job::of_quick_steps(80);
     std::fs::create_dir(job.path("out")).unwrap();
     job
 }
@@ -61,14 +55,10 @@ fn machine(job: &Job, rank: u32, name: &str, train: &str) -> Child {
         .unwrap()
 }
 
-fn end(process: Child) -> Finished {
-    Finished(process.wait_with_output().unwrap())
-}
-
 /// A machine is gone at once, with all that runs on it and all that it kept.
 fn lose(job: &Job, name: &str, machine: Child) {
     killpg(Pid::from_raw(machine.id() as i32), Signal::SIGKILL).unwrap();
-    end(machine);
+    Finished::wait(machine);
     std::fs::remove_dir_all(job.path(name)).unwrap();
 }
 
@@ -79,11 +69,6 @@ fn submit(job: &Job, daemon: &Daemon) -> String {
 
 fn state(job: &Job, daemon: &Daemon, id: &str) -> Value {
     job.squadctl(&["get", id, "--server", &daemon.url, "--output", "json"]).success().json()
-}
-
-fn results(job: &Job, output: &str) -> [Value; 3] {
-    let results = job.json(&format!("{output}/results.json"));
-    ["exact", "f1", "weights_sha256"].map(|key| results[key].clone())
 }
 
 fn steps(job: &Job, name: &str) -> u64 {
@@ -107,13 +92,13 @@ fn a_run_outlives_the_machine_of_rank_0_and_its_results_come_to_the_coordinator(
     });
     lose(&job, "ant", first);
     let first = machine(&job, 0, "cow", "");
-    let (first, second) = (end(first), end(second));
+    let (first, second) = (Finished::wait(first), Finished::wait(second));
     assert_eq!((first.code(), second.code()), (0, 0), "{}\n{}", first.stderr(), second.stderr());
 
     let ended = state(&job, &daemon, &id);
     assert_eq!(ended["state"], "succeeded", "{ended}");
     assert_eq!(ended["results"]["train"]["restarts"], 1);
-    assert_eq!(results(&job, "out"), results(&job, "whole"));
+    assert_eq!(job.outcome("out"), job.outcome("whole"));
     for file in ["eval/predictions.json", "eval/nbest_predictions.json", "model/model.safetensors"] {
         let read = |output: &str| std::fs::read(job.path(output).join(file)).unwrap();
         assert!(read("out") == read("whole"), "{file}");
@@ -152,7 +137,7 @@ fn a_machine_with_another_training_file_is_refused_by_name() {
     let daemon = Daemon::start(&job);
     let id = submit(&job, &daemon);
     let (first, second) = (machine(&job, 0, "ant", ""), machine(&job, 1, "bee", "other.json"));
-    let (first, second) = (end(first), end(second));
+    let (first, second) = (Finished::wait(first), Finished::wait(second));
     assert_eq!((first.code(), second.code()), (1, 1), "{}\n{}", first.stderr(), second.stderr());
     let ended = state(&job, &daemon, &id);
     let summary = ended["failure"]["summary"].as_str().unwrap_or_default();

@@ -5,37 +5,20 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::{Value, json};
-use squad_tests::{Daemon, Finished, Job, program, repository, wait_for};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use squad_tests::faults::{signal, wait_for_step};
+use squad_tests::{Daemon, Finished, Job, program, wait_for};
 
 const STEPS: u64 = 80;
-
-/// A job of many quick steps. Each worker has one thread, as two on two cores have under `squadctl run`.
-fn job() -> Job {
-    let job = Job::new();
-    let mut spec = job.spec();
-    spec["model"] = repository().join("tests/data/zoo/electra").to_string_lossy().into();
-    spec["train"] = json!({
-        "steps": STEPS, "checkpoint_every": 10, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1, "dropout": 0.1,
-    });
-    job.write_spec(&spec);
-    job
-}
 
 /// Exact match, F1 and the weights of a run that the coordinator launches itself.
 fn launched(job: &Job) -> [Value; 3] {
     job.squadctl(&["run", "job.yaml", "-np", "2", "--set", "output_dir=whole"]).success();
-    results(job, "whole")
+    job.outcome("whole")
 }
 
-fn results(job: &Job, output: &str) -> [Value; 3] {
-    let results = job.json(&format!("{output}/results.json"));
-    ["exact", "f1", "weights_sha256"].map(|key| results[key].clone())
-}
-
-/// A process that a launcher would start, with its variables.
+/// A process that a launcher would start, with its variables. It has one thread, as two on two cores have under `squadctl run`.
 fn rank(job: &Job, rank: u32, arguments: &[&str]) -> Child {
     Command::new(program("squad-worker"))
         .arg("join")
@@ -51,10 +34,6 @@ fn rank(job: &Job, rank: u32, arguments: &[&str]) -> Child {
         .unwrap()
 }
 
-fn end(process: Child) -> Finished {
-    Finished(process.wait_with_output().unwrap())
-}
-
 fn submit(job: &Job, daemon: &Daemon, further: &[&str]) -> String {
     let arguments = ["submit", "job.yaml", "--external", "--ticket-file", "ticket", "--server", &daemon.url];
     job.squadctl(&[&arguments[..], further].concat()).success().stdout().trim().to_owned()
@@ -62,13 +41,6 @@ fn submit(job: &Job, daemon: &Daemon, further: &[&str]) -> String {
 
 fn state(job: &Job, daemon: &Daemon, id: &str) -> Value {
     job.squadctl(&["get", id, "--server", &daemon.url, "--output", "json"]).success().json()
-}
-
-fn wait_for_step(job: &Job, output: &str, step: u64) {
-    let metrics = job.path(output).join("metrics.jsonl");
-    wait_for(&format!("step {step}"), || {
-        std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() as u64 >= step)
-    });
 }
 
 /// Waits until a life of the job has begun to train.
@@ -92,13 +64,9 @@ fn worker_of(attendant: &Child) -> i32 {
     found.unwrap()
 }
 
-fn signal(process: i32, signal: Signal) {
-    kill(Pid::from_raw(process), signal).unwrap();
-}
-
 #[test]
 fn attendants_go_through_lives_until_the_job_has_ended() {
-    let job = job();
+    let job = Job::of_quick_steps(STEPS);
     let whole = launched(&job);
     let daemon = Daemon::start(&job);
     let id = submit(&job, &daemon, &["-np", "2"]);
@@ -113,32 +81,32 @@ fn attendants_go_through_lives_until_the_job_has_ended() {
     // The whole machine: what the launcher started is gone with its worker, and something starts it again.
     signal(worker_of(&second), Signal::SIGKILL);
     signal(second.id() as i32, Signal::SIGKILL);
-    end(second);
+    Finished::wait(second);
     let second = rank(&job, 1, &join);
 
-    let (first, second) = (end(first), end(second));
+    let (first, second) = (Finished::wait(first), Finished::wait(second));
     assert_eq!((first.code(), second.code()), (0, 0), "{}\n{}", first.stderr(), second.stderr());
     let ended = state(&job, &daemon, &id);
     assert_eq!(ended["state"], "succeeded", "{ended}");
     assert_eq!(job.json("out/results.json")["train"]["restarts"], 2);
-    assert_eq!(results(&job, "out"), whole);
+    assert_eq!(job.outcome("out"), whole);
     // A rank that comes late, as a pod that is started once more, hears how the job ended.
-    assert_eq!(end(rank(&job, 1, &join)).code(), 0);
+    assert_eq!(Finished::wait(rank(&job, 1, &join)).code(), 0);
 }
 
 #[test]
 fn a_worker_that_is_asked_to_leave_leaves_a_checkpoint_and_its_place() {
-    let job = job();
+    let job = Job::of_quick_steps(STEPS);
     let daemon = Daemon::start(&job);
     let id = submit(&job, &daemon, &[]);
     let join = ["--ticket", "ticket"];
     let (first, second) = (rank(&job, 0, &join), rank(&job, 1, &join));
     wait_for_step(&job, "out", 15);
     signal(second.id() as i32, Signal::SIGTERM);
-    let second = end(second);
+    let second = Finished::wait(second);
     assert_eq!(second.code(), 130, "{}", second.stderr());
     let second = rank(&job, 1, &join);
-    assert_eq!((end(first).code(), end(second).code()), (0, 0));
+    assert_eq!((Finished::wait(first).code(), Finished::wait(second).code()), (0, 0));
     let ended = state(&job, &daemon, &id);
     assert_eq!(ended["state"], "succeeded", "{ended}");
     let losses = job.losses("out");
@@ -147,7 +115,7 @@ fn a_worker_that_is_asked_to_leave_leaves_a_checkpoint_and_its_place() {
 
 #[test]
 fn workers_train_on_without_their_coordinator_and_go_on_with_the_next() {
-    let job = job();
+    let job = Job::of_quick_steps(STEPS);
     let whole = launched(&job);
     let mut daemon = Daemon::start(&job);
     let id = submit(&job, &daemon, &[]);
@@ -158,19 +126,19 @@ fn workers_train_on_without_their_coordinator_and_go_on_with_the_next() {
     let at = job.losses("out").len() as u64;
     wait_for_step(&job, "out", at + 5);
     daemon.start_again(&job);
-    let (first, second) = (end(first), end(second));
+    let (first, second) = (Finished::wait(first), Finished::wait(second));
     assert_eq!((first.code(), second.code()), (0, 0), "{}\n{}", first.stderr(), second.stderr());
     assert_eq!(state(&job, &daemon, &id)["state"], "succeeded");
-    assert_eq!(results(&job, "out"), whole);
+    assert_eq!(job.outcome("out"), whole);
 }
 
 #[test]
 fn strangers_and_mistakes_are_refused_in_a_sentence() {
-    let job = job();
+    let job = Job::of_quick_steps(STEPS);
     let daemon = Daemon::start(&job);
     let id = submit(&job, &daemon, &[]);
     let refusal = |process: Child, words: &str| {
-        let ended = end(process);
+        let ended = Finished::wait(process);
         assert_eq!(ended.code(), 1, "{}", ended.stderr());
         assert!(ended.stderr().contains(words), "{words} not in\n{}", ended.stderr());
     };
@@ -195,7 +163,7 @@ fn mpirun_alone_gives_the_same_as_squadctl_run() {
         eprintln!("SKIPPED: mpirun is not installed (Debian: openmpi-bin)");
         return;
     }
-    let job = job();
+    let job = Job::of_quick_steps(STEPS);
     let whole = launched(&job);
     let mpirun = |further: &[&str]| {
         let mut command = Command::new("mpirun");
@@ -207,7 +175,7 @@ fn mpirun_alone_gives_the_same_as_squadctl_run() {
     };
     let run = mpirun(&[]).success();
     assert!(run.stdout().contains("exact"), "rank 0 prints the results: {}", run.stdout());
-    assert_eq!(results(&job, "out"), whole);
+    assert_eq!(job.outcome("out"), whole);
     assert_eq!(std::fs::read_dir(job.path("meet")).unwrap().count(), 0, "no ticket stays");
     // What squadctl refuses, it refuses here too.
     let refused = mpirun(&["--", "--set", "train.batch_size=0"]);
@@ -216,7 +184,7 @@ fn mpirun_alone_gives_the_same_as_squadctl_run() {
 
     let hosts = ["run", "job.yaml", "-np", "2", "-H", "localhost:2", "--set", "output_dir=hosts"];
     job.squadctl(&hosts).success();
-    assert_eq!(results(&job, "hosts"), whole);
+    assert_eq!(job.outcome("hosts"), whole);
     let elsewhere = job.squadctl(&["run", "job.yaml", "-H", "a:1,b:1"]);
     assert_eq!(elsewhere.code(), 2, "{}", elsewhere.stderr());
 }

@@ -7,8 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
-use squad_tests::{Daemon, Finished, Job, program, repository, wait_for};
+use squad_tests::{Daemon, Finished, Job, program, wait_for};
 
 /// The coordinator's machine.
 const HERE: &str = "10.231.8.1";
@@ -67,7 +66,7 @@ impl Machines {
             nix::sys::signal::kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).ok();
         }
         killpg(Pid::from_raw(attendant.id() as i32), Signal::SIGKILL).ok();
-        end(attendant);
+        Finished::wait(attendant);
     }
 }
 
@@ -81,10 +80,6 @@ impl Drop for Machines {
     }
 }
 
-fn end(process: Child) -> Finished {
-    Finished(process.wait_with_output().unwrap())
-}
-
 /// Runs `squad-coordinator` to its end; gives what it printed.
 fn coordinator(job: &Job, arguments: &[&str]) -> String {
     let output = Command::new(program("squad-coordinator"))
@@ -96,29 +91,13 @@ fn coordinator(job: &Job, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn results(job: &Job, output: &str) -> [Value; 3] {
-    let results = job.json(&format!("{output}/results.json"));
-    ["exact", "f1", "weights_sha256"].map(|key| results[key].clone())
-}
-
-fn job() -> Job {
-    let job = Job::new();
-    let mut spec = job.spec();
-    spec["model"] = repository().join("tests/data/zoo/electra").to_string_lossy().into();
-    spec["train"] = json!({
-        "steps": 80, "checkpoint_every": 10, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1, "dropout": 0.1,
-    });
-    job.write_spec(&spec);
-    job
-}
-
 #[test]
 fn a_machine_is_lost_and_the_job_goes_on_with_the_weights_of_one_machine() {
     let Some(machines) = Machines::cabled() else {
         eprintln!("SKIPPED: no network namespaces can be made here (it takes root, and ip of iproute2)");
         return;
     };
-    let job = job();
+    let job = Job::of_quick_steps(80);
     job.squadctl(&["run", "job.yaml", "-np", "2", "--set", "output_dir=whole"]).success();
 
     coordinator(&job, &["certificate", "--host", HERE, "--dir", "tls"]);
@@ -148,13 +127,13 @@ fn a_machine_is_lost_and_the_job_goes_on_with_the_weights_of_one_machine() {
     machines.lose(1, second);
     let second = machines.start(&job, 1);
 
-    let (first, second) = (end(first), end(second));
+    let (first, second) = (Finished::wait(first), Finished::wait(second));
     assert_eq!((first.code(), second.code()), (0, 0), "{}\n{}", first.stderr(), second.stderr());
     let get = ["get", &id, "--output", "json"];
     let done = job.squadctl(&[&get[..], &asks].concat()).success().json();
     assert_eq!(done["state"], "succeeded", "{done}");
     assert_eq!(job.json("out/results.json")["train"]["restarts"], 1);
-    assert_eq!(results(&job, "out"), results(&job, "whole"));
+    assert_eq!(job.outcome("out"), job.outcome("whole"));
     let log = std::fs::read_to_string(job.path("out/train.log")).unwrap();
     assert!(log.contains("2 ranks over tcp"), "the ring goes from machine to machine: {log}");
 }

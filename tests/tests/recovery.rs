@@ -6,29 +6,14 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 use squad_tests::faults::{signal, wait_for_step};
-use squad_tests::{Daemon, Finished, Job, repository, wait_for, workers_in};
+use squad_tests::{Daemon, Finished, Job, wait_for, workers_in};
 
 const STEPS: u64 = 120;
-const CHECKPOINT_EVERY: u64 = 10;
-
-/// A job of many quick steps.
-fn job() -> Job {
-    let job = Job::new();
-    let mut spec = job.spec();
-    spec["model"] = repository().join("tests/data/zoo/electra").to_string_lossy().into();
-    spec["train"] = json!({
-        "steps": STEPS, "checkpoint_every": CHECKPOINT_EVERY, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1,
-        "dropout": 0.1,
-    });
-    job.write_spec(&spec);
-    job
-}
 
 /// The weights of a run that nothing disturbs.
 fn undisturbed(job: &Job) -> Value {
@@ -45,10 +30,6 @@ fn random(bound: u64) -> u64 {
     std::hash::RandomState::new().build_hasher().finish() % bound
 }
 
-fn end(run: Child) -> Finished {
-    Finished(run.wait_with_output().unwrap())
-}
-
 /// Checkpoints that are whole or say that they are, by name.
 fn checkpoints(job: &Job, output: &str) -> Vec<String> {
     let folder = job.path(output).join("checkpoints");
@@ -62,7 +43,7 @@ fn checkpoints(job: &Job, output: &str) -> Vec<String> {
 #[test]
 fn killed_workers_cost_restarts_and_nothing_else() {
     let rounds = std::env::var("SQUAD_KILL_ROUNDS").map_or(4, |rounds| rounds.parse().expect("a number"));
-    let job = job();
+    let job = Job::of_quick_steps(STEPS);
     let begun = Instant::now();
     let whole = undisturbed(&job);
     let usual = begun.elapsed();
@@ -81,7 +62,7 @@ fn killed_workers_cost_restarts_and_nothing_else() {
             wait_for_writing(&job, &output);
         }
         signal(workers[victim], Signal::SIGKILL);
-        let finished = end(run).success();
+        let finished = Finished::wait(run).success();
         let lost = begun.elapsed().as_secs_f64() - usual.as_secs_f64();
         let what = format!(
             "round {round}: rank {victim} killed after step {step}, while writing: {writes}, {lost:.1} s longer than undisturbed"
@@ -100,12 +81,12 @@ fn killed_workers_cost_restarts_and_nothing_else() {
 
 #[test]
 fn a_stopped_run_goes_on_past_a_damaged_checkpoint_with_any_number_of_processes() {
-    let job = job();
+    let job = Job::of_quick_steps(STEPS);
     let whole = undisturbed(&job);
     let run = job.start(&["run", "job.yaml"]);
     wait_for_step(&job, "out", 35);
     signal(run.id() as i32, Signal::SIGTERM);
-    let stopped = end(run);
+    let stopped = Finished::wait(run);
     assert_eq!(stopped.code(), 130, "{}", stopped.stderr());
     assert!(stopped.stderr().contains("--resume goes on from there"), "{}", stopped.stderr());
     assert!(workers_in(&job.path("")).is_empty());
@@ -150,12 +131,12 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn a_worker_whose_machine_is_wanted_back_stops_all_with_a_checkpoint() {
-    let job = job();
+    let job = Job::of_quick_steps(STEPS);
     let whole = undisturbed(&job);
     let run = job.start(&["run", "job.yaml"]);
     wait_for_step(&job, "out", 15);
     signal(workers_in(&job.path(""))[1], Signal::SIGTERM);
-    let stopped = end(run);
+    let stopped = Finished::wait(run);
     assert_eq!(stopped.code(), 1);
     assert!(stopped.stderr().contains("rank 1 was asked to end by SIGTERM"), "{}", stopped.stderr());
     assert!(stopped.stderr().contains("--resume goes on from there"), "{}", stopped.stderr());
@@ -165,7 +146,7 @@ fn a_worker_whose_machine_is_wanted_back_stops_all_with_a_checkpoint() {
 
 #[test]
 fn a_killed_launcher_leaves_a_run_that_goes_on() {
-    let job = job();
+    let job = Job::of_quick_steps(STEPS);
     let whole = undisturbed(&job);
     let mut run = job.start(&["run", "job.yaml"]);
     wait_for_step(&job, "out", 25);
@@ -196,7 +177,7 @@ fn wait_for_writing(job: &Job, output: &str) {
 #[test]
 fn a_killed_coordinator_takes_its_jobs_up_again() {
     let rounds = std::env::var("SQUAD_KILL_ROUNDS").map_or(3, |rounds| rounds.parse().expect("a number"));
-    let job = job();
+    let job = Job::of_quick_steps(STEPS);
     let begun = Instant::now();
     let whole = undisturbed(&job);
     let usual = begun.elapsed();
@@ -219,7 +200,7 @@ fn a_killed_coordinator_takes_its_jobs_up_again() {
         let what = format!("round {round}: killed after step {step}, while writing: {writes}");
         // At once: the workers of the life before may still be there.
         daemon.start_again(&job);
-        let watched = end(watch);
+        let watched = Finished::wait(watch);
         let lasted = begun.elapsed();
         let said = watched.stderr();
         assert_eq!(watched.code(), 0, "{what}\n{said}");
@@ -240,7 +221,7 @@ fn a_killed_coordinator_takes_its_jobs_up_again() {
 
 #[test]
 fn a_cancelled_job_of_a_daemon_goes_on() {
-    let job = job();
+    let job = Job::of_quick_steps(STEPS);
     let whole = undisturbed(&job);
     let daemon = Daemon::start(&job);
     let to_daemon = ["--server", &daemon.url];
@@ -279,7 +260,7 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_full_disk_leaves_old_checkpoints_whole_and_more_room_is_enough_to_go_on() {
-    let job = job();
+    let job = Job::of_quick_steps(STEPS);
     let whole = undisturbed(&job);
     let Some(disk) = SmallDisk::mount(job.path("out/checkpoints"), "512k") else {
         eprintln!("SKIPPED: this user may not mount a small file system");
