@@ -20,7 +20,7 @@ use crate::circle::Circle;
 use crate::error::{CollectiveError, Operation};
 use crate::exchange::{Call, Watch};
 use crate::ring::{Ring, check_blob, check_root};
-use crate::shm::{Area, Control, SCRATCH, Shm, share};
+use crate::shm::{Area, Control, SCRATCH, Shm, copy, share};
 use crate::tcp::{self, RingListener};
 use crate::{AbortHandle, Buffer, Collective, Topology};
 use watch::{Line, Lookout};
@@ -176,9 +176,9 @@ impl Hosts {
             let start = piece * SCRATCH;
             let end = (start + SCRATCH).min(total);
             let piece = &mut values[start..end];
-            scratch.values_mut()[..piece.len()].copy_from_slice(piece);
+            copy(&mut scratch.values_mut()[..piece.len()], piece);
             self.reduce(&mut scratch, piece.len(), (compressible.clamp(start, end) - start, scale))?;
-            piece.copy_from_slice(&scratch.values()[..piece.len()]);
+            copy(piece, &scratch.values()[..piece.len()]);
             Ok(())
         });
         self.scratch = Some(scratch);

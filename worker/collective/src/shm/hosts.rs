@@ -11,7 +11,7 @@ use super::area::{Area, Areas};
 use super::control::{Control, Head};
 use super::region::Region;
 use super::sum::{Order, into_one, share};
-use super::{Outside, SEGMENT, Shm, words_bytes};
+use super::{Outside, SLOTS, Shm, words_bytes};
 use crate::Topology;
 use crate::error::CollectiveError;
 use crate::exchange::{Call, Watch};
@@ -25,8 +25,7 @@ const SCRATCH_BYTES: usize = SCRATCH * size_of::<f32>();
 impl Shm {
     /// Bytes that `world` ranks of a host need before they make buffers.
     pub(crate) fn bytes_of_host(world: usize) -> usize {
-        let parts =
-            [2 * SEGMENT, SCRATCH_BYTES].map(|bytes| Areas::bytes(world, bytes).unwrap_or(usize::MAX));
+        let parts = [SLOTS, SCRATCH_BYTES].map(|bytes| Areas::bytes(world, bytes).unwrap_or(usize::MAX));
         parts.into_iter().fold(words_bytes(world), usize::saturating_add)
     }
 
@@ -41,7 +40,7 @@ impl Shm {
     ) -> (Shm, Area) {
         let (region, world) = (Arc::new(region), members.len());
         let outside = Outside::Hosts(watch(&Arc::new(Control::new(Arc::clone(&region), world))));
-        let before = words_bytes(world) + Areas::bytes(world, 2 * SEGMENT).unwrap_or(usize::MAX);
+        let before = words_bytes(world) + Areas::bytes(world, SLOTS).unwrap_or(usize::MAX);
         let areas = Areas::new(Arc::clone(&region), before, SCRATCH_BYTES);
         let mut shm = Shm::of_members((members, position), sockets, outside, region, topology);
         // A rank of this host that is missing is known here before other hosts give this one up.

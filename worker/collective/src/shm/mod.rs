@@ -3,15 +3,15 @@
 //! What a rank is given in a [`crate::Buffer`] of this gang lies in shared memory already: once all ranks have
 //! arrived, each sums a part of it over all ranks, straight from their memory into all of theirs. What it is
 //! given in the caller's own memory is copied through a small staging area, a segment at a time: every rank
-//! lays its own down, and sums what all have laid down.
+//! lays down what others are to sum, sums its share of what all have laid down, and lays the sums down for the others.
 //!
 //! Ranks wait for each other in [`rounds`]; the connections of the ring stay open and silent, and tell when
 //! a process has died. The memory has no name and ends with the last process that maps it.
 //!
 //! # Who may touch what
 //!
-//! A rank's staging slot of a round is written by it alone before it arrives in the round, and only read from
-//! when the round is complete until the next one is. Two slots alternate. A buffer is its owner's alone,
+//! A rank's staging slot of a round, for values and for sums, is written by it alone before it arrives in the round,
+//! and only read from when the round is complete until the next one is. Two slots alternate. A buffer is its owner's alone,
 //! except between the two rounds of an operation on it: then element `i` of all ranks' parts is touched only by
 //! the rank whose share `i` is in. A rank that leaves an operation early, with an error, first takes its own
 //! part out of the shared memory.
@@ -30,6 +30,7 @@ mod room;
 mod rounds;
 pub(crate) mod share;
 mod sum;
+mod tuner;
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -40,10 +41,12 @@ pub(crate) use area::Area;
 pub use bound::bound;
 pub(crate) use control::Control;
 pub(crate) use hosts::SCRATCH;
+pub(crate) use lay::copy;
 
 use area::Areas;
 use control::Head;
 use region::{Region, whole_pages};
+use tuner::Tuner;
 
 use crate::error::{CollectiveError, Operation};
 use crate::exchange::{Call, Watch};
@@ -53,6 +56,12 @@ use crate::{AbortHandle, Buffer, Collective, Rows, Topology, lanes};
 
 /// Bytes that a rank lays down at a time: what all of them lay down should stay in the caches.
 const SEGMENT: usize = 256 * 1024;
+
+/// Bytes of a staging slot: values, and sums behind them.
+const SLOT: usize = 2 * SEGMENT;
+
+/// Bytes of the staging slots of a rank.
+const SLOTS: usize = 2 * SLOT;
 
 /// What tells of ranks that are gone.
 enum Outside {
@@ -77,6 +86,7 @@ pub(crate) struct Shm {
     patience: Duration,
     control: Arc<Control>,
     staging: Areas,
+    tuner: Tuner,
     /// When the connections were last looked at before an operation.
     looked: Instant,
     /// The last round that this rank has arrived in.
@@ -107,7 +117,7 @@ pub(crate) fn start(
     mut ring: Ring,
     topology: &Topology,
 ) -> Result<Result<Shm, (Ring, String)>, CollectiveError> {
-    let staging = Areas::bytes(topology.world, 2 * SEGMENT).unwrap_or(usize::MAX);
+    let staging = Areas::bytes(topology.world, SLOTS).unwrap_or(usize::MAX);
     let bytes = words_bytes(topology.world).saturating_add(staging);
     Ok(match share::share(&mut ring, 0, bytes)? {
         Ok(region) => Ok(Shm::new(ring, Arc::new(region), topology)),
@@ -143,7 +153,8 @@ impl Shm {
             world,
             patience: topology.patience,
             control: Arc::new(Control::new(Arc::clone(&region), world)),
-            staging: Areas::new(region, words_bytes(world), 2 * SEGMENT),
+            staging: Areas::new(region, words_bytes(world), SLOTS),
+            tuner: Tuner::new(),
             looked: Instant::now(),
             round: 0,
             crowded: world > cores,

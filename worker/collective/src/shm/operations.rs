@@ -1,16 +1,20 @@
 //! What a rank does between the rounds of each operation.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use super::area::Area;
-use super::lay::lay;
-use super::sum::{Order, gather, in_place, pieces, share};
-use super::{SEGMENT, Shm};
+use super::lay::{Way, copy, lay};
+use super::sum::{Order, add_other, gather, in_place, pieces, share};
+use super::{SEGMENT, SLOT, Shm};
 use crate::error::CollectiveError;
 use crate::ring::MAX_BLOB;
 use crate::{Rows, spans};
 
 const FLOATS: usize = SEGMENT / size_of::<f32>();
+
+/// Most floats of which every rank makes all sums for itself: sharing them out would take one more round.
+const ALONE: usize = 64 * 1024 / size_of::<f32>();
 
 /// Ranges of up to `size` elements; even nothing has one, so that ranks always meet and can compare what they do.
 fn segments(total: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
@@ -23,6 +27,12 @@ fn common(one: &Range<usize>, other: &Range<usize>) -> Range<usize> {
     start..other.end.clamp(start, one.end)
 }
 
+/// The part of the segment `range` that `rank` sums for everybody.
+fn shared_out(range: &Range<usize>, rank: usize, world: usize) -> Range<usize> {
+    let share = share(range.len(), rank, world);
+    range.start + share.start..range.start + share.end
+}
+
 /// `range` as seen from `origin`.
 fn within(range: &Range<usize>, origin: &Range<usize>) -> Range<usize> {
     range.start - origin.start..range.end - origin.start
@@ -31,7 +41,7 @@ fn within(range: &Range<usize>, origin: &Range<usize>) -> Range<usize> {
 impl Shm {
     /// Elements of the slot in which this rank lays down what the next round is to bring to the others.
     fn slot<T>(&mut self, elements: Range<usize>) -> &mut [T] {
-        let slot = self.next_round() as usize % 2 * (SEGMENT / size_of::<T>());
+        let slot = self.next_round() as usize % 2 * (SLOT / size_of::<T>());
         // SAFETY: this rank's own slot of a round that it has not arrived in. It was last read after the round
         // before the last; all have arrived in the last one since.
         unsafe { self.staging.write(self.rank, slot + elements.start..slot + elements.end) }
@@ -39,7 +49,7 @@ impl Shm {
 
     /// Elements that `rank` laid down for the round that was just completed.
     fn laid_down<T>(&self, rank: usize, elements: Range<usize>) -> &[T] {
-        let slot = self.round as usize % 2 * (SEGMENT / size_of::<T>());
+        let slot = self.round as usize % 2 * (SLOT / size_of::<T>());
         // SAFETY: the round is complete, so its owner has written it; it will not write it again before this
         // rank has arrived in the next round, which needs `self` exclusively.
         unsafe { self.staging.read(rank, slot + elements.start..slot + elements.end) }
@@ -64,7 +74,7 @@ impl Shm {
         spans: &[Range<usize>],
         own: &mut [f32],
     ) {
-        let slot = self.round as usize % 2 * FLOATS;
+        let slot = self.round as usize % 2 * (SLOT / size_of::<f32>());
         for (piece, order) in pieces(part.clone(), spans) {
             let (from, to) = (within(&piece, range), within(&piece, &part));
             let own = (self.rank, &mut own[to]);
@@ -78,12 +88,63 @@ impl Shm {
         buffer: &mut [f32],
         spans: &[Range<usize>],
     ) -> Result<(), CollectiveError> {
+        if buffer.len() > ALONE {
+            return self.all_reduce_shared_out(buffer, spans);
+        }
+        let all = 0..buffer.len();
+        lay(self.slot(all.clone()), buffer, Way::Cached);
+        self.pass(&all)?;
+        self.sum_laid_down(all.clone(), &all, spans, buffer);
+        Ok(())
+    }
+
+    /// Each rank sums its share of every segment. What it has summed of one travels with what it lays down of the next.
+    fn all_reduce_shared_out(
+        &mut self,
+        buffer: &mut [f32],
+        spans: &[Range<usize>],
+    ) -> Result<(), CollectiveError> {
+        let mut earlier: Option<Range<usize>> = None;
         for range in segments(buffer.len(), FLOATS) {
-            lay(self.slot(0..range.len()), &buffer[range.clone()]);
+            let (begun, way) = (Instant::now(), self.tuner.way());
+            let mine = shared_out(&range, self.rank, self.world);
+            for part in [range.start..mine.start, mine.end..range.end] {
+                lay(self.slot(within(&part, &range)), &buffer[part], way);
+            }
             self.pass(&range)?;
-            self.sum_laid_down(range.clone(), &range, spans, &mut buffer[range.clone()]);
+            if let Some(earlier) = &earlier {
+                self.take_sums(earlier, buffer);
+            }
+            self.sum_share(mine.clone(), &range, spans, &mut buffer[mine.clone()]);
+            lay(self.slot(FLOATS..FLOATS + mine.len()), &buffer[mine], way);
+            self.tuner.done(range.len() * size_of::<f32>(), begun.elapsed());
+            earlier = Some(range);
+        }
+        self.round()?;
+        if let Some(earlier) = &earlier {
+            self.take_sums(earlier, buffer);
         }
         Ok(())
+    }
+
+    /// As [`Shm::sum_laid_down`], where no other rank makes the same sums.
+    fn sum_share(&self, part: Range<usize>, range: &Range<usize>, spans: &[Range<usize>], own: &mut [f32]) {
+        if self.world != 2 {
+            return self.sum_laid_down(part, range, spans, own);
+        }
+        let slot = self.round as usize % 2 * (SLOT / size_of::<f32>());
+        let from = within(&part, range);
+        // SAFETY: as for `laid_down`.
+        unsafe { add_other(&self.staging, slot + from.start..slot + from.end, 1 - self.rank, own) };
+    }
+
+    /// Copies what the other ranks have summed of the segment `range`.
+    fn take_sums(&self, range: &Range<usize>, buffer: &mut [f32]) {
+        for rank in (0..self.world).filter(|rank| *rank != self.rank) {
+            let theirs = shared_out(range, rank, self.world);
+            let sums = self.laid_down(rank, FLOATS..FLOATS + theirs.len());
+            copy(&mut buffer[theirs], sums);
+        }
     }
 
     pub(super) fn all_reduce_in_place(
@@ -132,7 +193,7 @@ impl Shm {
         let spans = spans(total, self.world);
         let own = spans[self.rank].clone();
         for range in segments(total, FLOATS) {
-            lay(self.slot(0..range.len()), &buffer[range.clone()]);
+            lay(self.slot(0..range.len()), &buffer[range.clone()], Way::Streamed);
             self.pass(&range)?;
             let part = common(&range, &own);
             self.sum_laid_down(part.clone(), &range, &spans, &mut buffer[part]);
@@ -144,11 +205,11 @@ impl Shm {
         let spans = spans(buffer.len(), self.world);
         for range in segments(buffer.len(), FLOATS) {
             let mine = common(&range, &spans[self.rank]);
-            lay(self.slot(within(&mine, &range)), &buffer[mine]);
+            lay(self.slot(within(&mine, &range)), &buffer[mine], Way::Streamed);
             self.pass(&range)?;
             for (rank, span) in spans.iter().enumerate().filter(|(rank, _)| *rank != self.rank) {
                 let theirs = common(&range, span);
-                buffer[theirs.clone()].copy_from_slice(self.laid_down(rank, within(&theirs, &range)));
+                copy(&mut buffer[theirs.clone()], self.laid_down(rank, within(&theirs, &range)));
             }
         }
         Ok(())
@@ -161,11 +222,11 @@ impl Shm {
     ) -> Result<(), CollectiveError> {
         for range in segments(buffer.len(), FLOATS) {
             if self.rank == root {
-                lay(self.slot(0..range.len()), &buffer[range.clone()]);
+                lay(self.slot(0..range.len()), &buffer[range.clone()], Way::Streamed);
             }
             self.pass(&range)?;
             if self.rank != root {
-                buffer[range.clone()].copy_from_slice(self.laid_down(root, 0..range.len()));
+                copy(&mut buffer[range.clone()], self.laid_down(root, 0..range.len()));
             }
         }
         Ok(())

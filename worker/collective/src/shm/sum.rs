@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::area::Areas;
+use super::lay::copy;
 
 /// Floats that are summed at a time: with a block of each of two ranks they fit into the innermost cache.
 const BLOCK: usize = 2048;
@@ -99,6 +100,14 @@ widened! {
 }
 
 widened! {
+    /// Adds `elements` of the part of rank `other` to `own`, which lies somewhere else: the sum of two ranks.
+    ///
+    /// # Safety
+    /// While this runs no rank writes these elements.
+    add_other = add_other_block(areas: &Areas, elements: Range<usize>, other: usize, own: &mut [f32])
+}
+
+widened! {
     /// Sums `elements` of all ranks' `areas`, and writes the sum, times `scale`, to all of them.
     ///
     /// # Safety
@@ -131,6 +140,13 @@ unsafe fn into_one_block(areas: &Areas, elements: Range<usize>, order: Order, to
     }
 }
 
+/// See [`add_other`].
+#[inline(always)]
+unsafe fn add_other_block(areas: &Areas, elements: Range<usize>, other: usize, own: &mut [f32]) {
+    // SAFETY: promised by the caller.
+    add(own, unsafe { areas.read::<f32>(other, elements) });
+}
+
 /// See [`gather`].
 #[inline(always)]
 unsafe fn gather_block(areas: &Areas, elements: Range<usize>, order: Order, (me, own): (usize, &mut [f32])) {
@@ -148,7 +164,7 @@ unsafe fn gather_block(areas: &Areas, elements: Range<usize>, order: Order, (me,
         for step in 2..order.world {
             add(sum, part(step));
         }
-        own.copy_from_slice(sum);
+        copy(own, sum);
     }
 }
 
