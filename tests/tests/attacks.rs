@@ -1,7 +1,7 @@
 //! Attacks on a real daemon while a real job runs: each is refused, counted, and the job does not notice.
 //!
 //! `SQUAD_ATTACKS=full` attacks from a network namespace, which stands for another machine, and leaves the job alone for as
-//! long again, in turn, and prints how long its steps took in either. It needs root and `ip`, and about eight minutes:
+//! long again, in turn, and prints how long its steps took in either. It needs root and `ip`, and about ten minutes:
 //! `SQUAD_ATTACKS=full cargo nextest run --workspace --test attacks --no-capture -E 'test(another_machine)'`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 #![allow(clippy::print_stderr, reason = "what is skipped or measured is said")]
@@ -396,7 +396,12 @@ fn another_machine_gets_nowhere() {
     let middle = mean(&slower);
     let squares: f64 = slower.iter().map(|one| (one - middle).powi(2)).sum();
     let error = (squares / (ROUNDS * (ROUNDS - 1)) as f64).sqrt();
-    eprintln!("attacked, a step takes {middle:+.1} % longer, standard error {error:.1} over {ROUNDS} rounds");
+    slower.sort_by(f64::total_cmp);
+    let median = mean(&slower[(ROUNDS - 1) / 2..=ROUNDS / 2]);
+    eprintln!(
+        "attacked, a step takes {median:+.1} % longer (median of {ROUNDS} rounds), {middle:+.1} % in the mean, whose \
+         standard error is {error:.1}"
+    );
 }
 
 fn mean(values: &[f64]) -> f64 {
