@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use squad_proto::JobId;
-use squad_proto::outputs::{OF_A_RUN, OWNER, deliverable, is_of_model, mark_name};
+use squad_proto::outputs::{self, OWNER, deliverable, is_of_model, mark_name};
 
 /// Of what is offered, what is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +104,8 @@ impl Delivery {
     pub(crate) fn install(&self, trained: bool) -> io::Result<Vec<String>> {
         let owner = self.output.join(OWNER);
         if trained && fs::read(&owner).map_or(true, |owner| owner != self.job.as_str().as_bytes()) {
-            self.move_earlier_aside()?;
+            outputs::move_earlier_aside(&self.output)
+                .map_err(|error| io::Error::new(error.cause.kind(), error.to_string()))?;
             fs::write(&owner, self.job.as_str())?;
         }
         let mut brought = Vec::new();
@@ -133,20 +134,6 @@ impl Delivery {
         fs::rename(&to, &old)?;
         fs::rename(from, to)?;
         fs::remove_dir_all(old)
-    }
-
-    fn move_earlier_aside(&self) -> io::Result<()> {
-        let present: Vec<&&str> = OF_A_RUN.iter().filter(|name| self.output.join(name).exists()).collect();
-        if present.is_empty() {
-            return Ok(());
-        }
-        let places = (1_u32..).map(|number| self.output.join("earlier").join(number.to_string()));
-        let Some(aside) = places.into_iter().find(|place| !place.exists()) else { return Ok(()) };
-        fs::create_dir_all(&aside)?;
-        for name in present {
-            fs::rename(self.output.join(name), aside.join(name))?;
-        }
-        Ok(())
     }
 }
 

@@ -1,7 +1,10 @@
-//! Names of files in an output folder that several parts speak of.
+//! What several parts know of an output folder: names of files in it, and how an earlier run makes room.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// What a training run writes into its output folder; an earlier run's are moved aside.
-pub const OF_A_RUN: &[&str] =
+const OF_A_RUN: &[&str] =
     &["spec.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "model", "eval", "results.json"];
 
 /// The file that names the job whose run an output folder holds.
@@ -59,10 +62,66 @@ pub fn mark_name(token: &str) -> Option<String> {
     (token.len() == 32 && token.bytes().all(hexadecimal)).then(|| format!(".mark-{token}"))
 }
 
+/// What could not be made or moved, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot move an earlier run aside: {}: {cause}", .path.display())]
+pub struct NotMoved {
+    /// A folder, or what was to go there.
+    pub path: PathBuf,
+    /// The system's word.
+    #[source]
+    pub cause: io::Error,
+}
+
+/// Moves an earlier run's files to the first free `earlier/N` of its output folder, so that nothing is lost and nothing of
+/// two runs is mixed. Gives the place they went to; `None` where there are none.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn move_earlier_aside(output: &Path) -> Result<Option<PathBuf>, NotMoved> {
+    let present: Vec<&&str> = OF_A_RUN.iter().filter(|name| output.join(name).exists()).collect();
+    if present.is_empty() {
+        return Ok(None);
+    }
+    let mut aside = output.join("earlier/1");
+    for number in 2_u32.. {
+        if !aside.exists() {
+            break;
+        }
+        aside.set_file_name(number.to_string());
+    }
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        |cause| NotMoved { path, cause }
+    };
+    fs::create_dir_all(&aside).map_err(failed(&aside))?;
+    for name in present {
+        let from = output.join(name);
+        fs::rename(&from, aside.join(name)).map_err(failed(&from))?;
+    }
+    Ok(Some(aside))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::{Component, Path};
+    use std::path::Component;
+
+    #[test]
+    fn each_earlier_run_has_a_place_of_its_own() {
+        let folder = std::env::temp_dir().join(format!("squad-proto-outputs-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        assert!(move_earlier_aside(&folder).unwrap().is_none());
+        for run in ["1", "2"] {
+            fs::write(folder.join("results.json"), run).unwrap();
+            fs::write(folder.join("mine.txt"), run).unwrap();
+            let aside = move_earlier_aside(&folder).unwrap().unwrap();
+            assert_eq!(aside, folder.join("earlier").join(run));
+            assert_eq!(fs::read_to_string(aside.join("results.json")).unwrap(), run);
+            assert!(folder.join("mine.txt").exists() && !folder.join("results.json").exists());
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn a_mark_is_a_plain_name() {

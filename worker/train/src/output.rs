@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use squad_model::Network;
 use squad_proto::JobSpec;
-use squad_proto::outputs::{OF_A_RUN, OWNER};
+use squad_proto::outputs::{OWNER, move_earlier_aside};
 
 use crate::checkpoint::{list, replace_folder, write_file, write_json, write_model};
 use crate::error::TrainError;
@@ -123,19 +123,8 @@ pub fn claim(output: &Path) -> Result<File, TrainError> {
 /// # Errors
 /// When the folder cannot be written.
 pub fn begin(spec: &JobSpec) -> Result<Option<PathBuf>, TrainError> {
-    let output = Path::new(&spec.output_dir);
-    let present: Vec<&&str> = OF_A_RUN.iter().filter(|name| output.join(name).exists()).collect();
-    let mut moved = None;
-    if !present.is_empty() {
-        let aside = (1u32..).map(|n| output.join("earlier").join(n.to_string())).find(|p| !p.exists());
-        let aside = aside.unwrap_or_else(|| output.join("earlier"));
-        fs::create_dir_all(&aside).map_err(TrainError::output("create", &aside))?;
-        for name in present {
-            let from = output.join(name);
-            fs::rename(&from, aside.join(name)).map_err(TrainError::output("move", &from))?;
-        }
-        moved = Some(aside);
-    }
+    let moved = move_earlier_aside(Path::new(&spec.output_dir))
+        .map_err(|error| TrainError::output("move", &error.path)(error.cause))?;
     go_on(spec)?;
     Ok(moved)
 }
