@@ -11,6 +11,8 @@
 //! Connections come in through `door`, which counts and encrypts them; `access` says who may do what, and `confine`
 //! which folders jobs may name.
 //!
+//! `traces` makes spans of the same events, where somebody collects them.
+//!
 //! What users see in a browser, and what Prometheus reads, is served by `web`: it asks the registry and decides nothing.
 #![forbid(unsafe_code)]
 
@@ -32,6 +34,7 @@ mod registry;
 mod serve;
 mod state_lock;
 mod store;
+mod traces;
 mod web;
 
 pub use access::{Role, TokenError, TokenFile, TokenRow};
@@ -41,3 +44,4 @@ pub use door::{Tls, TlsError};
 pub use limits::Limits;
 pub use private_file::{NotPrivate, check_private};
 pub use serve::{ServeError, Server};
+pub use traces::{TraceError, TraceTarget};

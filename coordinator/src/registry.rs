@@ -3,7 +3,7 @@
 mod queue;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::RngCore as _;
@@ -18,6 +18,7 @@ use crate::job;
 use crate::launch::Identity;
 use crate::metrics::Metrics;
 use crate::store::{Durability, Elsewhere, Record, Store, StoreError};
+use crate::traces::{TraceTarget, Traces};
 
 /// All jobs. Cloning shares them.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ struct Shared {
     store: Store,
     jobs: Mutex<Jobs>,
     metrics: Metrics,
+    /// Where somebody collects traces.
+    traces: OnceLock<Traces>,
     /// Counts events of all jobs, for whoever watches the list.
     changes: watch::Sender<u64>,
 }
@@ -120,7 +123,8 @@ impl Registry {
     pub(crate) fn open(config: Config, server: String, store: Store) -> Result<Self, StoreError> {
         let metrics = Metrics::new(config.slots);
         let (jobs, changes) = (Mutex::default(), watch::Sender::new(0));
-        let registry = Self(Arc::new(Shared { config, server, store, jobs, metrics, changes }));
+        let traces = OnceLock::new();
+        let registry = Self(Arc::new(Shared { config, server, store, jobs, metrics, traces, changes }));
         for record in registry.0.store.jobs()? {
             let last = registry.0.store.last_sequence(&record.id)?;
             registry.0.metrics.know(&record);
@@ -155,6 +159,9 @@ impl Registry {
                 }
                 let event = Event { sequence, unix_ms: unix_ms(), body };
                 self.0.metrics.observe(&entry.record, &event);
+                if let Some(traces) = self.0.traces.get() {
+                    traces.observe(&entry.record, &event);
+                }
                 entry.record.apply(&event);
                 events.push(event);
             }
@@ -225,6 +232,30 @@ impl Registry {
     /// Counts and figures for Prometheus.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    /// Sends traces of what happens from now on; of jobs that are not done, what happened so far is read. Once only.
+    pub(crate) fn trace(&self, target: TraceTarget) -> Result<(), StoreError> {
+        let traces = Traces::to(target);
+        for record in self.list().iter().filter(|record| !record.state.is_final()) {
+            let mut after = 0;
+            loop {
+                let events = self.events(&record.id, after)?;
+                let Some(last) = events.last() else { break };
+                after = last.sequence;
+                traces.recall(record, &events);
+            }
+        }
+        // A second target is not asked for by anybody.
+        drop(self.0.traces.set(traces));
+        Ok(())
+    }
+
+    /// Sends what is left of traces.
+    pub(crate) async fn finish_traces(&self) {
+        if let Some(traces) = self.0.traces.get() {
+            traces.finish().await;
+        }
     }
 
     /// One job.

@@ -21,6 +21,7 @@ use crate::grpc::{JobsService, WorkersService};
 use crate::registry::Registry;
 use crate::state_lock::StateLock;
 use crate::store::{Store, StoreError};
+use crate::traces::TraceTarget;
 use crate::web;
 
 /// How long open streams may take to end once all jobs have. Fixed: no job is left whose patience it could be.
@@ -175,6 +176,15 @@ impl Server {
         Ok(self)
     }
 
+    /// The same server, sending traces of its jobs to `target`.
+    ///
+    /// # Errors
+    /// When the histories of jobs that are not done cannot be read.
+    pub fn with_traces(self, target: TraceTarget) -> Result<Self, ServeError> {
+        self.registry.trace(target)?;
+        Ok(self)
+    }
+
     /// Where the web page is, if it is served.
     pub fn web_addr(&self) -> Option<SocketAddr> {
         self.web.map(|(address, _)| address)
@@ -264,6 +274,7 @@ impl Server {
         // Streams of users that do not hang up must not keep it alive.
         let drained = async { while serving.join_next().await.is_some() {} };
         tokio::time::timeout(DRAIN, drained).await.ok();
+        self.registry.finish_traces().await;
         Ok(())
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use squad_coordinator::{Config, Limits, Reach, Server, StoreLocation, Tls, find_worker_program};
+use squad_coordinator::{
+    Config, Limits, Reach, Server, StoreLocation, Tls, TraceError, TraceTarget, find_worker_program,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::BadUsage;
@@ -71,6 +73,9 @@ pub(super) struct Serve {
     /// Write the bound address to this file.
     #[arg(long)]
     port_file: Option<PathBuf>,
+    /// Collector that takes traces of jobs: OpenTelemetry's protocol over gRPC, such as http://127.0.0.1:4317.
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
     /// How to log.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -219,6 +224,19 @@ impl Serve {
         Ok(Some(Reach { url, certificates: self.advertise_ca.as_ref().map(read).transpose()? }))
     }
 
+    /// Where traces go, if anywhere. The variable may be there for other programs, which speak another form of the protocol.
+    fn traces(&self) -> anyhow::Result<Option<TraceTarget>> {
+        let Some(url) = &self.otlp_endpoint else { return Ok(None) };
+        match TraceTarget::new(url, |name| std::env::var(name).ok()) {
+            Ok(target) => Ok(target),
+            Err(error @ TraceError::Protocol(_)) => {
+                tracing::warn!("no traces are sent: {error}");
+                Ok(None)
+            }
+            Err(error) => Err(BadUsage(error.to_string()).into()),
+        }
+    }
+
     async fn serve(self) -> anyhow::Result<()> {
         let tls = match (&self.tls_cert, &self.tls_key) {
             (Some(certificate), Some(key)) => Some(Tls::read(certificate, key, self.client_ca.as_deref())?),
@@ -228,6 +246,9 @@ impl Serve {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut server = Server::bind(self.config()?, self.listen, tls).await?;
         let address = server.local_addr();
+        if let Some(target) = self.traces()? {
+            server = server.with_traces(target)?;
+        }
         if let Place::At(web) = self.web.unwrap_or_else(|| Place::beside(self.listen)) {
             server = server.with_web(web, self.web_host).await?;
         }

@@ -14,4 +14,5 @@ mod outcomes;
 mod queue;
 mod refusals;
 mod tls;
+mod traces;
 mod web;

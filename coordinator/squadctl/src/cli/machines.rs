@@ -20,6 +20,9 @@ pub(crate) struct RunArgs {
     /// programs as this machine.
     #[arg(short = 'H', long = "hosts", value_name = "HOST:SLOTS,...", conflicts_with = "external")]
     pub(crate) hosts: Option<Hosts>,
+    /// Collector that takes a trace of the job: OpenTelemetry's protocol over gRPC, such as http://127.0.0.1:4317.
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub(crate) otlp_endpoint: Option<String>,
     /// Ends when the process that started it does.
     #[arg(long, hide = true)]
     pub(crate) ends_with_parent: bool,

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use squad_coordinator::{Config, Limits, Server, StoreLocation, find_worker_program};
+use squad_coordinator::{
+    Config, Limits, Server, StoreLocation, TraceError, TraceTarget, find_worker_program,
+};
 use squad_proto::connect::Trust;
 use tokio::process::Child;
 use tokio::sync::oneshot;
@@ -59,9 +61,12 @@ pub(super) async fn run(arguments: RunArgs, output: Output) -> anyhow::Result<Ve
         limits: Limits::default(),
         reach: None,
     };
-    let server = Server::bind(config, (Ipv4Addr::LOCALHOST, 0).into(), None)
+    let mut server = Server::bind(config, (Ipv4Addr::LOCALHOST, 0).into(), None)
         .await
         .context("cannot start the coordinator")?;
+    if let Some(target) = traces(&arguments, output)? {
+        server = server.with_traces(target).context("cannot start the coordinator")?;
+    }
     let url = format!("http://{}", server.local_addr());
     // Others on this machine reach the port too.
     let secret = server.secret().map(str::to_owned);
@@ -78,6 +83,23 @@ pub(super) async fn run(arguments: RunArgs, output: Output) -> anyhow::Result<Ve
         // A coordinator that broke is why its client failed.
         (Err(_), Err(cause)) => Err(cause),
         (verdict, _) => verdict,
+    }
+}
+
+/// Where the job's trace goes, if anywhere. The variable may be there for other programs, which speak another form of the
+/// protocol.
+fn traces(arguments: &RunArgs, output: Output) -> anyhow::Result<Option<TraceTarget>> {
+    let Some(url) = &arguments.otlp_endpoint else { return Ok(None) };
+    match TraceTarget::new(url, |name| std::env::var(name).ok()) {
+        Ok(target) => Ok(target),
+        Err(error @ TraceError::Protocol(_)) => {
+            // In JSON, stderr has nothing but events.
+            if !output.is_json() {
+                output.talk(&format!("no trace is sent: {error}"));
+            }
+            Ok(None)
+        }
+        Err(error) => Err(BadUsage(error.to_string()).into()),
     }
 }
 
