@@ -59,4 +59,5 @@ else
   stage tests cargo test --workspace --lib --bins --tests
 fi
 stage kubernetes ./scripts/check_kubernetes.sh
+stage book ./scripts/book.sh --no-install
 say "everything passed in $((SECONDS - begun)) s"

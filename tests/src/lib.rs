@@ -10,6 +10,7 @@ pub mod faults;
 pub mod load;
 pub mod manifests;
 pub mod pods;
+pub mod written;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -1,10 +1,11 @@
-//! What the pages refer to is there: files that they link, and tests that are to prove a line.
+//! What the pages refer to is there: files that they link, tests that are to prove a line, scripts and packages of
+//! their commands; and all pages are in the book.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use squad_tests::repository;
+use squad_tests::{repository, written};
 
 /// All pages for people, with their texts.
 fn pages() -> Vec<(PathBuf, String)> {
@@ -69,6 +70,96 @@ fn every_test_that_a_page_names_exists() {
         }
     }
     assert!(seen > 20, "only {seen} tests were found");
+}
+
+/// What a command names of this project and is not there: files, packages, test programs.
+fn absent(words: &[String]) -> Vec<String> {
+    let mut absent = Vec::new();
+    for word in words {
+        let path = word.trim_start_matches("./").trim_start_matches("../");
+        let ours =
+            ["scripts/", "deploy/", "examples/", "tests/", "fuzz/", "worker/", "coordinator/", "proto/"];
+        if ours.iter().any(|folder| path.starts_with(folder)) && !repository().join(path).exists() {
+            absent.push(word.clone());
+        }
+    }
+    if words[0] == "cargo" {
+        let (packages, programs) = crates();
+        for pair in words.windows(2) {
+            let known = match pair[0].as_str() {
+                "-p" | "--package" => &packages,
+                "--test" => &programs,
+                _ => continue,
+            };
+            if !known.contains(&pair[1]) {
+                absent.push(pair.join(" "));
+            }
+        }
+    }
+    absent
+}
+
+/// Packages of the workspace, and their test programs.
+fn crates() -> (Vec<String>, Vec<String>) {
+    let (mut packages, mut programs) = (Vec::new(), Vec::new());
+    let root = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+    let members =
+        root.lines().skip_while(|line| !line.starts_with("members")).take_while(|line| *line != "]");
+    for member in members.filter_map(|line| line.trim().strip_prefix('"')?.strip_suffix("\",")) {
+        let folder = repository().join(member);
+        let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        packages.extend(
+            manifest
+                .lines()
+                .find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'))
+                .map(str::to_owned),
+        );
+        let tests = fs::read_dir(folder.join("tests")).into_iter().flatten().flatten();
+        programs.extend(tests.filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_owned())));
+    }
+    (packages, programs)
+}
+
+#[test]
+fn what_commands_name_of_this_project_is_there() {
+    let commands = written::commands(&repository());
+    let blocks = commands.iter().filter(|command| command.whole);
+    let mut seen = 0;
+    for command in blocks {
+        let absent = absent(&command.words);
+        assert!(absent.is_empty(), "{}:{}: there is no {absent:?}", command.page.display(), command.line);
+        seen += 1;
+    }
+    assert!(seen > 80, "only {seen} commands were found");
+}
+
+#[test]
+fn a_script_or_package_that_is_not_there_is_noticed() {
+    let words = |line: &str| written::split(line).remove(0).1;
+    assert_eq!(absent(&words("./scripts/nothing.sh --help")), ["./scripts/nothing.sh"]);
+    let line = "cargo nextest run -p squad-tests -p squad-nothing --test run --test nothing";
+    assert_eq!(absent(&words(line)), ["-p squad-nothing", "--test nothing"]);
+    assert!(absent(&words("./scripts/test.sh")).is_empty());
+}
+
+#[test]
+fn every_page_is_in_the_book_once() {
+    let docs = repository().join("docs");
+    let summary = fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
+    let mut listed: Vec<&str> = links(&summary).collect();
+    listed.sort_unstable();
+    let mut pages: Vec<String> = fs::read_dir(&docs)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".md") && name != "SUMMARY.md")
+        .collect();
+    pages.sort();
+    assert_eq!(listed, pages);
+    // What lies outside of docs/ is not in the book, so a page cannot link it.
+    for page in &pages {
+        let text = fs::read_to_string(docs.join(page)).unwrap();
+        assert!(links(&text).all(|target| !target.starts_with("..")), "{page} links out of the book");
+    }
 }
 
 #[test]

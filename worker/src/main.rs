@@ -18,9 +18,11 @@ mod progress;
 mod session;
 mod verify;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Squadron's worker. Users start it through squadctl; join is for launchers.
 #[derive(Parser)]
@@ -53,6 +55,21 @@ enum Command {
     Probe(probe::ProbeArgs),
     /// Hold a model against values that another program computed with its weights.
     Verify(verify::VerifyArgs),
+    /// Write this program's manual pages into a folder.
+    #[command(after_help = "Examples:\n  squad-worker man ~/.local/share/man/man1")]
+    Man {
+        /// Where; it is made if it is not there.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+}
+
+/// Writes the manual pages, one for each command.
+fn write_manual(folder: &Path) -> anyhow::Result<ExitCode> {
+    let cannot = || format!("cannot write manual pages into {}", folder.display());
+    std::fs::create_dir_all(folder).with_context(cannot)?;
+    clap_mangen::generate_to(Args::command(), folder).with_context(cannot)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn main() -> ExitCode {
@@ -74,6 +91,7 @@ fn main() -> ExitCode {
         Command::Predict(args) => predict::predict(&args),
         Command::Probe(args) => probe::probe(&args),
         Command::Verify(args) => verify::verify(&args),
+        Command::Man { folder } => write_manual(&folder),
     };
     match outcome {
         Ok(code) => code,
@@ -81,5 +99,22 @@ fn main() -> ExitCode {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/src/usage.rs"]
+mod usage;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_that_pages_and_examples_show_is_understood() {
+        let repository = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let (seen, wrong) = usage::misunderstood(&repository, &Args::command(), |words| words);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(seen > 10, "only {seen} commands were found");
     }
 }

@@ -163,9 +163,9 @@ Examples:
         wait: bool,
     },
     /// Explain a failure code
-    #[command(after_help = "Examples:\n  squadctl explain SQ-004")]
+    #[command(after_help = "Examples:\n  squadctl explain SQ-004\n  squadctl explain all > docs/codes.md")]
     Explain {
-        /// The code, such as SQ-004.
+        /// The code, such as SQ-004; or all, for every one of them.
         #[arg(value_name = "CODE")]
         code: String,
     },
@@ -273,8 +273,24 @@ Examples:
     )]
     Doctor(DoctorArgs),
     /// Print the JSON Schema of job specs
-    #[command(after_help = "Examples:\n  squadctl schema > job.schema.json")]
-    Schema,
+    #[command(after_help = "\
+Examples:
+  squadctl schema > job.schema.json
+  squadctl schema --markdown > docs/spec.md")]
+    Schema {
+        /// As a page for people: every field, what it takes, its default and its meaning.
+        #[arg(long)]
+        markdown: bool,
+    },
+    /// Write this program's manual pages into a folder
+    #[command(after_help = "\
+Examples:
+  squadctl man ~/.local/share/man/man1        then: man squadctl-run")]
+    Man {
+        /// Where; it is made if it is not there.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Print a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -368,9 +384,37 @@ pub(crate) struct PredictArgs {
 }
 
 #[cfg(test)]
+#[path = "../../../tests/src/usage.rs"]
+mod usage;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn every_command_that_pages_and_examples_show_is_understood() {
+        let repository = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let translate = |words: Vec<String>| {
+            let words = crate::argv::translate(words.into_iter().map(Into::into));
+            words.into_iter().map(|word| word.into_string().unwrap()).collect()
+        };
+        let (seen, wrong) = usage::misunderstood(&repository, &Cli::command(), translate);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(seen > 100, "only {seen} commands were found");
+    }
+
+    #[test]
+    fn a_command_that_is_not_understood_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let page =
+            "`squadctl run --np`\n`squadctl fly`\n```\nsquadctl run\nsquadctl list --output json\n```\n";
+        std::fs::write(folder.path().join("PAGE.md"), page).unwrap();
+        let (_, wrong) = usage::misunderstood(folder.path(), &Cli::command(), |words| words);
+        let lines: Vec<&str> =
+            wrong.iter().filter_map(|line| line.split_once("PAGE.md:")?.1.split(':').next()).collect();
+        assert_eq!(lines, ["4", "2"], "{wrong:?}");
+    }
 
     #[test]
     fn the_definition_is_consistent() {

@@ -13,6 +13,7 @@
 //! | `follow` | watching a job to its end, and what Ctrl-C means there |
 //! | `view` | events as bars, as lines, or as JSON |
 //! | `job`, `report`, `figures` | a job as a document, as text, and the numbers in it |
+//! | `reference` | job specs and failure codes as pages |
 //! | `fault`, `output` | how a command ends: exit codes, stdout and stderr |
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,7 @@ mod job_file;
 mod keys;
 mod kubernetes;
 mod output;
+mod reference;
 mod report;
 mod sizes;
 mod ticket_file;

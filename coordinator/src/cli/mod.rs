@@ -4,9 +4,11 @@ mod certificate;
 mod serve;
 mod token;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser, Subcommand};
 use squad_coordinator::{ServeError, TlsError, TokenError};
 use thiserror::Error;
 
@@ -32,6 +34,20 @@ enum Command {
     /// Make a certificate authority of one's own and a certificate for this daemon, for those who have none.
     #[command(after_help = certificate::EXAMPLES)]
     Certificate(certificate::Certificate),
+    /// Write this program's manual pages into a folder.
+    #[command(after_help = "Examples:\n  squad-coordinator man ~/.local/share/man/man1")]
+    Man {
+        /// Where; it is made if it is not there.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+}
+
+/// Writes the manual pages, one for each command.
+fn write_manual(folder: &Path) -> anyhow::Result<()> {
+    let cannot = || format!("cannot write manual pages into {}", folder.display());
+    std::fs::create_dir_all(folder).with_context(cannot)?;
+    clap_mangen::generate_to(Args::command(), folder).with_context(cannot)
 }
 
 /// Something in the flags that cannot work: exit code 2.
@@ -55,6 +71,7 @@ pub(crate) fn perform(args: Args) -> ExitCode {
         Command::Serve(serve) => serve.perform(),
         Command::Token { command } => command.perform(),
         Command::Certificate(certificate) => certificate.perform(),
+        Command::Man { folder } => write_manual(&folder),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -90,9 +107,20 @@ impl Args {
 }
 
 #[cfg(test)]
+#[path = "../../../tests/src/usage.rs"]
+mod usage;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
+
+    #[test]
+    fn every_command_that_pages_and_examples_show_is_understood() {
+        let repository = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let (seen, wrong) = usage::misunderstood(&repository, &Args::command(), |words| words);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(seen > 15, "only {seen} commands were found");
+    }
 
     #[test]
     fn the_definition_is_consistent() {

@@ -47,7 +47,8 @@ pub(crate) fn perform(command: Command, output: &Output) -> anyhow::Result<Verdi
         Command::Recipes { command } => recipes::perform(&command, output),
         Command::Render { command } => render::perform(&command, output),
         Command::Doctor(arguments) => doctor::doctor(&arguments, output),
-        Command::Schema => offline::schema(output),
+        Command::Schema { markdown } => offline::schema(markdown, output),
+        Command::Man { folder } => offline::man(&folder, output),
         Command::Completions { shell } => offline::completions(shell, output),
     }
 }

@@ -14,6 +14,7 @@ const COMMANDS: &[&str] = &[
     "evaluate",
     "predict",
     "schema",
+    "man",
     "completions",
     "models",
     "recipes",
@@ -88,6 +89,33 @@ fn explain_prints_the_page() {
     let unknown = squadctl(&["explain", "SQ-500"]);
     assert_eq!((unknown.code, unknown.stdout.as_str()), (2, ""));
     assert!(unknown.stderr.contains("SQ-500 is not a failure code"), "{}", unknown.stderr);
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let man = folder.path().join("share/man1");
+    let call = squadctl(&["man", man.to_str().unwrap()]);
+    assert_eq!(call.code, 0, "{}", call.stderr);
+    for command in COMMANDS {
+        let page = std::fs::read_to_string(man.join(format!("squadctl-{command}.1"))).unwrap();
+        assert!(page.contains(".SH NAME") && page.contains(".SH SYNOPSIS"), "{command}: {page}");
+    }
+    let run = std::fs::read_to_string(man.join("squadctl-run.1")).unwrap();
+    assert!(run.contains("eval\\-only") && run.contains("squadctl run job.yaml \\-np 4"), "{run}");
+    assert!(man.join("squadctl-models-fetch.1").is_file());
+    // What groff has to say about them, where it is there.
+    let Ok(check) = std::process::Command::new("groff")
+        .args(["-man", "-Tutf8", "-ww", "-z"])
+        .arg(man.join("squadctl-run.1"))
+        .output()
+    else {
+        eprintln!("skipped: the pages are not formatted, groff is not installed");
+        return;
+    };
+    assert!(check.status.success() && check.stderr.is_empty(), "{}", String::from_utf8_lossy(&check.stderr));
+    let nowhere = squadctl(&["man", "/dev/null/man"]);
+    assert_eq!((nowhere.code, nowhere.stdout.as_str()), (1, ""));
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod evaluate;
 mod help;
 mod jobs;
 mod models;
+mod pages;
 mod recipes;
 mod render;
 mod run;

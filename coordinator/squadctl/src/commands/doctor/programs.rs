@@ -29,7 +29,8 @@ pub(super) fn checks() -> (Vec<Check>, Option<Value>) {
     let probe = match probe {
         Ok(probe) => probe,
         Err(why) => {
-            let remedy = "scripts/setup.sh brings libtorch; README.md says where it is looked for";
+            let remedy = "scripts/setup.sh, in an archive share/squadron/get_libtorch.sh, brings libtorch; docs/install.md says \
+                          where it is looked for";
             return (vec![Check::bad(name, format!("{place} does not run: {why}"), remedy)], None);
         }
     };
