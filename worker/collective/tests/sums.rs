@@ -13,8 +13,8 @@ use squad_collective::{Transport, spans};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn lengths(world: usize) -> Vec<usize> {
-    let powers = [4096, 32_768, 65_536].into_iter().flat_map(|power| [power - 1, power, power + 1]);
-    [0, 1, 2, world - 1, world, world + 1, 997, 100_003].into_iter().chain(powers).collect()
+    let powers = [4096, 16_384, 32_768, 65_536].into_iter().flat_map(|power| [power - 1, power, power + 1]);
+    [0, 1, 2, world - 1, world, world + 1, 997, 100_003, 262_147].into_iter().chain(powers).collect()
 }
 
 /// The sum in the order that the crate declares: from the owner's next rank to the owner.
@@ -66,8 +66,10 @@ fn all_reduce_has_the_declared_bits_on_all_ranks_and_in_all_runs() {
 #[test]
 fn messages_of_many_segments_and_beyond_all_socket_buffers() {
     // 64 MiB: more than what lies in all socket buffers together, so that sending must not wait for receiving.
-    for (world, transport) in each_way([2, 3]) {
-        let len = if world == 2 { (16 << 20) + 1 } else { 1_500_007 };
+    // SQUAD_SUMS=full: in every world.
+    let full = std::env::var("SQUAD_SUMS").as_deref() == Ok("full");
+    for (world, transport) in each_way(if full { 1..=9 } else { 2..=3 }) {
+        let len = if full || world == 2 { (16 << 20) + 1 } else { 1_500_007 };
         let sums = each(gang(world, PATIENCE, transport), |mut rank| {
             let mut own = values(rank.rank(), len);
             let mut buffer = rank.buffer(len).unwrap();
@@ -111,7 +113,7 @@ fn broadcast_from_each_root() {
     for (world, transport) in each_way(1..=9) {
         each(gang(world, PATIENCE, transport), |mut rank| {
             for root in 0..world {
-                for len in [0, 1, 997, 100_003] {
+                for len in [0, 1, 997, 100_003, 262_147] {
                     let mut buffer = values(rank.rank(), len);
                     rank.broadcast(&mut buffer, root).unwrap();
                     assert_eq!(bits(&buffer), bits(&values(root, len)), "world {world}, root {root}");
