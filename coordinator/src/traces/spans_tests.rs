@@ -3,28 +3,12 @@ use squad_proto::{FailureReport, Progress};
 use super::*;
 
 fn record() -> Record {
-    Record {
-        id: JobId("a-1".into()),
-        name: "a".into(),
-        state: JobState::Queued,
-        reason: String::new(),
-        created_unix_ms: 5,
-        started_unix_ms: None,
-        finished_unix_ms: None,
-        processes: 2,
-        external: false,
-        worker_token: None,
-        output_dir: String::new(),
-        submitter: None,
-        progress: None,
-        failure: None,
-        results: None,
-        spec: serde_json::Value::Null,
-        task: Default::default(),
-        memory: None,
-        processes_born: Default::default(),
-        elsewhere: None,
-    }
+    serde_json::from_value(serde_json::json!({
+        "id": "a-1", "name": "a", "state": "queued", "reason": "", "created_unix_ms": 5, "started_unix_ms": null,
+        "finished_unix_ms": null, "processes": 2, "output_dir": "", "progress": null, "failure": null, "results": null,
+        "spec": null,
+    }))
+    .unwrap()
 }
 
 fn state(state: JobState, reason: &str) -> EventBody {
