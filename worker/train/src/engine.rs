@@ -14,7 +14,7 @@ use crate::adamw::Moments;
 use crate::device::{DeviceStepper, Exchange};
 use crate::error::TrainError;
 use crate::loss_scale::LossScale;
-use crate::prepare::TrainSet;
+use crate::portion::Portions;
 use crate::schedule::Schedule;
 use crate::step::{StepOutcome, Stepper};
 use crate::trace::Trace;
@@ -36,15 +36,14 @@ impl Engine {
     pub fn new(
         spec: &JobSpec,
         network: &Network,
-        pad_id: i32,
         schedule: Schedule,
         collective: &Background,
     ) -> Result<Self, TrainError> {
         Ok(match network.device() {
-            Device::Cpu => Self::Host(Box::new(Stepper::new(spec, network, pad_id, schedule, collective)?)),
+            Device::Cpu => Self::Host(Box::new(Stepper::new(spec, network, schedule, collective)?)),
             device => {
                 let exchange = exchange(spec, network, device, collective)?;
-                Self::Device(Box::new(DeviceStepper::new(spec, network, pad_id, schedule, exchange)))
+                Self::Device(Box::new(DeviceStepper::new(spec, network, schedule, exchange)))
             }
         })
     }
@@ -65,13 +64,13 @@ impl Engine {
         &mut self,
         step: u64,
         network: &mut Network,
-        set: &TrainSet,
+        portions: &mut dyn Portions,
         who: (&Background, &Trace<'_>),
         stop: bool,
     ) -> Result<StepOutcome, TrainError> {
         match self {
-            Self::Host(stepper) => stepper.take(step, network, set, who, stop),
-            Self::Device(stepper) => stepper.take(step, network, set, who, stop),
+            Self::Host(stepper) => stepper.take(step, network, portions, who, stop),
+            Self::Device(stepper) => stepper.take(step, network, portions, who, stop),
         }
     }
 

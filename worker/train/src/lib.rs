@@ -12,6 +12,7 @@
 //! | [`trainer`] | the loop; the file to read first |
 //! | [`mod@step`], [`loss_scale`] | one optimizer step; the factor on the loss in half precision |
 //! | [`backward`] | forward and backward of one micro-batch, stage by stage |
+//! | [`portion`], [`prefetch`] | what a rank computes in a step, and the thread that makes it beforehand |
 //! | [`engine`], [`device`] | the stepper of the network's device; steps on a GPU |
 //! | [`bucket`] | gradient memory that libtorch writes and the ring reads (the crate's `unsafe`) |
 //! | [`touched`] | which rows of the word-embedding table a step touches |
@@ -44,6 +45,8 @@ pub mod log;
 pub mod loss_scale;
 pub mod memory;
 pub mod output;
+pub mod portion;
+pub mod prefetch;
 pub mod prepare;
 pub mod report;
 pub mod resume;

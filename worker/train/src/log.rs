@@ -47,6 +47,8 @@ pub struct TrainSummary {
     pub allreduce_exposed_seconds: f64,
     /// The share of it that something was computed behind: 0 to 1.
     pub allreduce_hidden_share: f64,
+    /// Time that steps waited for their batches, and made tensors of them, on rank 0.
+    pub collate_seconds: f64,
     /// Bytes of gradients that were summed over the ranks; 0 with one rank.
     pub bytes_reduced: u64,
     /// Times that a step was computed in vain because half-precision gradients overflowed.
@@ -79,6 +81,9 @@ pub struct Tally {
     pub allreduce_seconds: f64,
     /// The part of it that nothing was computed behind.
     pub exposed_seconds: f64,
+    /// Time that steps waited for their batches, and made tensors of them, on rank 0.
+    #[serde(default)]
+    pub collate_seconds: f64,
     /// Times that a step was computed in vain.
     pub overflows: u64,
     /// Bytes of gradients that were summed over the ranks.
@@ -106,6 +111,7 @@ impl Running {
         self.tally.header.add(&outcome.header);
         self.tally.allreduce_seconds += outcome.allreduce.as_secs_f64();
         self.tally.exposed_seconds += outcome.exposed.as_secs_f64();
+        self.tally.collate_seconds += outcome.collate.as_secs_f64();
         self.tally.overflows += u64::from(outcome.overflows);
         self.tally.bytes_reduced += outcome.bytes;
     }
@@ -229,6 +235,7 @@ impl Log {
                 allreduce_seconds: tally.allreduce_seconds,
                 allreduce_exposed_seconds: tally.exposed_seconds,
                 allreduce_hidden_share: tally.hidden_share(),
+                collate_seconds: tally.collate_seconds,
                 bytes_reduced: tally.bytes_reduced,
             };
             if let Some(Err(error)) = self.file.as_mut().map(|file| file.write(&line)) {
@@ -246,7 +253,7 @@ impl Log {
     /// The `train` section of results.json.
     pub(crate) fn summary(&self, world_size: usize, restarts: u32) -> TrainSummary {
         let total = self.total.now();
-        let Tally { header, seconds, allreduce_seconds, exposed_seconds, overflows, bytes_reduced } = total;
+        let Tally { header, seconds, allreduce_seconds, exposed_seconds, .. } = total;
         TrainSummary {
             steps: self.steps,
             examples: header.examples,
@@ -260,8 +267,9 @@ impl Log {
             allreduce_seconds,
             allreduce_exposed_seconds: exposed_seconds,
             allreduce_hidden_share: total.hidden_share(),
-            bytes_reduced,
-            overflows,
+            collate_seconds: total.collate_seconds,
+            bytes_reduced: total.bytes_reduced,
+            overflows: total.overflows,
             restarts,
         }
     }

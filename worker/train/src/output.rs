@@ -44,6 +44,8 @@ pub struct MetricsLine {
     pub allreduce_exposed_seconds: f64,
     /// Share of the time inside all-reduces that something was computed behind: 0 to 1.
     pub allreduce_hidden_share: f64,
+    /// Seconds since the line before that steps waited for their batches, and made tensors of them, on rank 0.
+    pub collate_seconds: f64,
     /// Bytes of gradients that were summed over the ranks since the line before; 0 with one rank.
     pub bytes_reduced: u64,
 }
@@ -94,6 +96,7 @@ impl MetricsFile {
             ("train/examples_per_second", line.examples_per_second),
             ("train/tokens_per_second", line.tokens_per_second),
             ("train/allreduce_seconds", line.allreduce_seconds),
+            ("train/collate_seconds", line.collate_seconds),
         ];
         self.events.scalars(line.step, &scalars)
     }

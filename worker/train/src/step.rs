@@ -2,14 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use squad_collective::{Background, Rows};
-use squad_data::batch::collate;
-use squad_data::sampler::share;
+use squad_collective::Background;
 use squad_model::dropout::mix;
 use squad_model::network::Dropout;
 use squad_model::{Inputs, LossForm, Network, Targets};
 use squad_proto::JobSpec;
-use squad_proto::spec::{EmbeddingGradients, Train};
+use squad_proto::spec::Train;
 use tch::Device;
 
 use crate::adamw::{AdamW, Moments, sum_of_squares};
@@ -19,7 +17,7 @@ use crate::error::TrainError;
 use crate::header::StepHeader;
 use crate::loss_scale::LossScale;
 use crate::memory::Shape;
-use crate::prepare::TrainSet;
+use crate::portion::{Collated, Portion, Portions};
 use crate::schedule::Schedule;
 use crate::touched::Table;
 use crate::trace::{Activity, Trace};
@@ -32,17 +30,14 @@ pub struct Stepper {
     /// Factor on the learning rate, stage by stage.
     factors: Vec<f64>,
     first_trainable: usize,
-    /// The word-embedding table, where it is trained, and how its gradient travels.
+    /// The word-embedding table.
     table: Option<Table>,
-    travel: EmbeddingGradients,
     optimizer: AdamW,
     schedule: Schedule,
     loss_scale: LossScale,
     max_grad_norm: f64,
     dropout: Dropout,
     seed: u64,
-    pad_id: i32,
-    pad_to_multiple: usize,
     recompute: bool,
 }
 
@@ -63,6 +58,8 @@ pub struct StepOutcome {
     pub allreduce: Duration,
     /// Time that this rank waited for all-reduces after its own backward pass.
     pub exposed: Duration,
+    /// Time that this rank waited for its batches, and made tensors of them.
+    pub collate: Duration,
     /// Bytes of gradients that were summed over the ranks.
     pub bytes: u64,
     /// When each stage's gradient was known and reduced, from the head down.
@@ -89,7 +86,6 @@ impl Stepper {
     pub fn new(
         spec: &JobSpec,
         network: &Network,
-        pad_id: i32,
         schedule: Schedule,
         collective: &Background,
     ) -> Result<Self, TrainError> {
@@ -110,16 +106,13 @@ impl Stepper {
             moments: network.stages().iter().map(|stage| Moments::new(stage.len())).collect(),
             factors: (0..=head).map(|stage| layer_factor(train.layerwise_decay, stage, head)).collect(),
             first_trainable,
-            table: Table::of(network).filter(|_| first_trainable == 0),
-            travel: spec.comm.embedding_gradients,
+            table: Table::of(network),
             optimizer: AdamW::new(train),
             schedule,
             loss_scale: LossScale::new(train.dtype),
             max_grad_norm: train.max_grad_norm,
             dropout: network.dropout(train.dropout, classifier_dropout(train)),
             seed: train.seed,
-            pad_id,
-            pad_to_multiple: spec.data.pad_to_multiple as usize,
             recompute: train.recompute,
         })
     }
@@ -154,15 +147,17 @@ impl Stepper {
         &mut self,
         step: u64,
         network: &mut Network,
-        set: &TrainSet,
+        portions: &mut dyn Portions,
         (collective, trace): (&Background, &Trace<'_>),
         stop: bool,
     ) -> Result<StepOutcome, TrainError> {
         trace.set_step(step);
         let _step = trace.span(Activity::Step);
+        let (portion, mut collate) = next(step, portions, trace)?;
         let mut overflows = 0;
         let reduced = loop {
-            let reduced = self.reduce(step, network, set, (collective, trace), stop)?;
+            let reduced = self.reduce(&portion, network, (collective, trace), stop)?;
+            collate += reduced.tensors;
             finite("loss", reduced.header.mean_loss(), step)?;
             if reduced.grad_norm.is_finite() {
                 break reduced;
@@ -178,7 +173,7 @@ impl Stepper {
         self.update(step, network, reduced.grad_norm)?;
         drop(optimizer);
         self.loss_scale.succeed();
-        let Reduced { header, grad_norm, exposed, bytes, marks } = reduced;
+        let Reduced { header, grad_norm, exposed, bytes, marks, .. } = reduced;
         Ok(StepOutcome {
             header,
             learning_rate: self.schedule.rate(step),
@@ -187,6 +182,7 @@ impl Stepper {
             overflows,
             allreduce: marks.iter().map(|m| m.reduction.ended - m.reduction.started).sum(),
             exposed,
+            collate,
             bytes,
             marks,
         })
@@ -195,17 +191,17 @@ impl Stepper {
     /// Computes the gradients of a step and waits until they are summed over all ranks.
     fn reduce(
         &mut self,
-        step: u64,
+        portion: &Portion,
         network: &Network,
-        set: &TrainSet,
         (collective, trace): (&Background, &Trace<'_>),
         stop: bool,
     ) -> Result<Reduced, TrainError> {
-        let (computed, bytes) = self.gradients(step, network, set, (collective, trace), stop)?;
+        let Computed { stages, bytes, tensors } =
+            self.gradients(portion, network, (collective, trace), stop)?;
         let waiting = Instant::now();
-        let mut marks = Vec::with_capacity(computed.len());
+        let mut marks = Vec::with_capacity(stages.len());
         let mut squares = 0.0;
-        for (stage, computed) in computed {
+        for (stage, computed) in stages {
             let wait = trace.span(Activity::Wait(stage));
             let reduction = self.buckets[stage].settle()?;
             drop(wait);
@@ -218,35 +214,28 @@ impl Stepper {
             marks.last().map_or(Duration::ZERO, |m| m.reduction.ended.saturating_duration_since(waiting));
         let header = StepHeader::read(self.head()?.company()?);
         let grad_norm = squares.sqrt() / self.loss_scale.scale();
-        Ok(Reduced { header, grad_norm, exposed, bytes, marks })
+        Ok(Reduced { header, grad_norm, exposed, tensors, bytes, marks })
     }
 
     fn head(&mut self) -> Result<&mut Bucket, TrainError> {
         self.buckets.last_mut().ok_or_else(|| TrainError::Internal("a network without stages".into()))
     }
 
-    /// Computes this rank's share of the gradients and launches every bucket's reduction. Gives the stages
-    /// from the head down with the time at which each was complete, and how many bytes are reduced.
+    /// Computes this rank's share of the gradients and launches every bucket's reduction.
     fn gradients(
         &mut self,
-        step: u64,
+        portion: &Portion,
         network: &Network,
-        set: &TrainSet,
         (collective, trace): (&Background, &Trace<'_>),
         stop: bool,
-    ) -> Result<(Vec<(usize, Instant)>, u64), TrainError> {
-        let plan = set.sampler.step(step as usize - 1);
-        let mine: Vec<usize> =
-            share(plan.micro_batches.len(), collective.rank(), collective.world()).collect();
+    ) -> Result<Computed, TrainError> {
         let head = self.buckets.len() - 1;
         let mut header = StepHeader { stop_votes: u64::from(stop), ..StepHeader::default() };
         let mut computed = Vec::with_capacity(self.buckets.len());
-        let rows = self.rows(&plan.micro_batches, set)?;
-        let (table, sparse) = (self.table, rows.as_ref().is_some_and(|rows| !rows.is_all()));
-        for (turn, number) in mine.iter().enumerate() {
-            let collating = trace.span(Activity::Collate);
-            let batch =
-                collate(&set.features, &plan.micro_batches[*number], self.pad_id, self.pad_to_multiple);
+        let rows_of = |stage: usize| portion.rows.as_ref().filter(|_| stage == 0);
+        let mut tensors_took = Duration::ZERO;
+        for (turn, Collated { number, batch, rows }) in portion.micro_batches.iter().enumerate() {
+            let collating = (Instant::now(), trace.span(Activity::Collate));
             crate::memory::about_to_compute(Shape {
                 windows: batch.rows,
                 tokens: batch.width,
@@ -257,23 +246,22 @@ impl Stepper {
             header.padded_tokens += (batch.rows * batch.width) as u64;
             let recipe = Recipe {
                 dropout: self.dropout,
-                seed: mix(&[self.seed, step, *number as u64]),
+                seed: mix(&[self.seed, portion.step, *number]),
                 first_trainable: self.first_trainable,
-                divisor: plan.examples as f64 / self.loss_scale.scale(),
+                divisor: portion.examples as f64 / self.loss_scale.scale(),
                 form: LossForm::Masked,
                 recompute: self.recompute,
             };
-            let last = turn + 1 == mine.len();
-            let tensors = micro_batch(&batch, Device::Cpu);
-            let own =
-                table.filter(|_| sparse).map(|table| (table, table.touched(batch.input_ids.iter().copied())));
+            let last = turn + 1 == portion.micro_batches.len();
+            let tensors = micro_batch(batch, Device::Cpu);
+            tensors_took += collating.0.elapsed();
             drop(collating);
-            let buckets = &mut self.buckets;
+            let (buckets, own) = (&mut self.buckets, self.table.as_ref().zip(rows.as_deref()));
             walk(network, &tensors, &recipe, trace, |stage, gradients, loss: &LossSums| {
                 let bucket = &mut buckets[stage];
-                match &own {
-                    Some((table, own)) if stage == 0 => {
-                        bucket.collect_rows(&network.stages()[0], &gradients, turn > 0, (table, own))?;
+                match own {
+                    Some(own) if stage == 0 => {
+                        bucket.collect_rows(&network.stages()[0], &gradients, turn > 0, own)?;
                     }
                     _ => bucket.collect(&network.stages()[stage], &gradients, turn > 0)?,
                 }
@@ -285,12 +273,12 @@ impl Stepper {
                 }
                 if last {
                     computed.push((stage, Instant::now()));
-                    bucket.launch(collective, rows.as_ref().filter(|_| stage == 0))?;
+                    bucket.launch(collective, rows_of(stage))?;
                 }
                 Ok(())
             })?;
         }
-        if mine.is_empty() {
+        if portion.micro_batches.is_empty() {
             // A rank without work in this step still takes part in every reduction.
             for stage in (self.first_trainable..=head).rev() {
                 let bucket = &mut self.buckets[stage];
@@ -299,28 +287,13 @@ impl Stepper {
                     header.write(bucket.company()?);
                 }
                 computed.push((stage, Instant::now()));
-                bucket.launch(collective, rows.as_ref().filter(|_| stage == 0))?;
+                bucket.launch(collective, rows_of(stage))?;
             }
         }
         let reduced = self.buckets.iter().enumerate().skip(self.first_trainable);
-        let bytes =
-            reduced.map(|(stage, bucket)| bucket.bytes(rows.as_ref().filter(|_| stage == 0))).sum::<u64>();
-        Ok((computed, if collective.world() == 1 { 0 } else { bytes }))
-    }
-
-    /// The rows of the word-embedding table that a step's micro-batches touch, or all of its rows; `None` where it is
-    /// not trained. All ranks come to the same.
-    fn rows(&self, micro_batches: &[Vec<usize>], set: &TrainSet) -> Result<Option<Rows>, TrainError> {
-        let Some(table) = self.table else { return Ok(None) };
-        let all = Rows::all(table.rows, table.width);
-        if self.travel == EmbeddingGradients::Dense {
-            return Ok(Some(all));
-        }
-        let touched = table.touched_by_step(&set.features, micro_batches, self.pad_id);
-        if self.travel == EmbeddingGradients::Auto && touched.len() == table.rows {
-            return Ok(Some(all));
-        }
-        Ok(Some(Rows::some(table.rows, table.width, &touched)?))
+        let bytes = reduced.map(|(stage, bucket)| bucket.bytes(rows_of(stage))).sum::<u64>();
+        let bytes = if collective.world() == 1 { 0 } else { bytes };
+        Ok(Computed { stages: computed, bytes, tensors: tensors_took })
     }
 
     /// Divides by the loss scale, clips the averaged gradient and updates all trainable stages.
@@ -342,11 +315,22 @@ impl Stepper {
     }
 }
 
+/// This rank's gradients are in the buckets, which are being reduced.
+struct Computed {
+    /// The stages from the head down, with the time at which each was complete.
+    stages: Vec<(usize, Instant)>,
+    /// Bytes that are reduced.
+    bytes: u64,
+    /// Time that making tensors took.
+    tensors: Duration,
+}
+
 /// The gradients of all ranks, as far as they are not in the buckets.
 struct Reduced {
     header: StepHeader,
     grad_norm: f64,
     exposed: Duration,
+    tensors: Duration,
     bytes: u64,
     marks: Vec<StageMark>,
 }
@@ -367,6 +351,20 @@ pub(crate) fn layer_factor(decay: Option<f64>, stage: usize, head: usize) -> f64
 
 pub(crate) fn finite(what: &'static str, value: f64, step: u64) -> Result<(), TrainError> {
     if value.is_finite() { Ok(()) } else { Err(TrainError::NotFinite { what, value, step }) }
+}
+
+/// Waits for the batches of a step; gives how long that took, too.
+pub(crate) fn next(
+    step: u64,
+    portions: &mut dyn Portions,
+    trace: &Trace<'_>,
+) -> Result<(Portion, Duration), TrainError> {
+    let asked = Instant::now();
+    let wait = trace.span(Activity::Collate);
+    let portion = portions.portion(step)?;
+    drop(wait);
+    trace.collated(portion.made);
+    Ok((portion, asked.elapsed()))
 }
 
 /// A batch as tensors on `device`.

@@ -4,7 +4,7 @@
 //! so every rank knows which rows all of them touch together, without a word between them.
 
 use squad_data::Features;
-use squad_model::Network;
+use squad_model::{EncoderConfig, Network};
 
 /// The word-embedding table, which the embeddings stage begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,11 @@ impl Table {
         })?;
         let [rows, width] = params[param].shape[..] else { return None };
         Some(Self { param, rows: rows as usize, width: width as usize })
+    }
+
+    /// The table that a network of this shape would have.
+    pub fn of_config(config: &EncoderConfig) -> Self {
+        Self { param: 0, rows: config.vocab_size as usize, width: config.embedding_size as usize }
     }
 
     /// The rows that these ids touch, each once, in ascending order. Ids beyond the table are left out: the lookup

@@ -30,7 +30,7 @@ use recorder::{Event, Recorder, Track};
 pub enum Activity {
     /// Taking a whole optimizer step.
     Step,
-    /// Making tensors of a micro-batch.
+    /// Waiting for the batches of a step, making them, or making tensors of one.
     Collate,
     /// Computing the outputs of a stage.
     Forward(usize),
@@ -157,10 +157,28 @@ impl fmt::Display for Doing {
     }
 }
 
+/// How long the compute thread was at each kind of activity, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spent {
+    /// Whole optimizer steps, all of the following included.
+    pub step: f64,
+    /// Waiting for batches, and making tensors of them.
+    pub collate: f64,
+    /// Computing the outputs of stages; without those that are computed again in the backward pass.
+    pub forward: f64,
+    /// Computing the gradients of stages.
+    pub backward: f64,
+    /// Waiting for the reduction of gradients; on a GPU, for everything that it was told before.
+    pub wait: f64,
+    /// The norm of the gradients, and the update of the weights.
+    pub optimizer: f64,
+}
+
 /// Where the compute thread's spans go. It stays on that thread.
 pub struct Trace<'a> {
     report: Option<&'a dyn Report>,
     recorder: Option<RefCell<Recorder>>,
+    spent: Option<Cell<Spent>>,
     step: Cell<u64>,
 }
 
@@ -173,7 +191,12 @@ impl fmt::Debug for Trace<'_> {
 impl<'a> Trace<'a> {
     /// Spans that nobody hears of.
     pub fn off() -> Self {
-        Self { report: None, recorder: None, step: Cell::new(0) }
+        Self { report: None, recorder: None, spent: None, step: Cell::new(0) }
+    }
+
+    /// Spans whose times are added up for [`Trace::spent`].
+    pub fn adding_up() -> Self {
+        Self { spent: Some(Cell::default()), ..Self::off() }
     }
 
     /// Spans that are reported, and recorded if a timeline is wished for: then all ranks call this at once, to
@@ -187,7 +210,12 @@ impl<'a> Trace<'a> {
             let readings = clock::read(collective, epoch)?;
             Ok::<_, TrainError>(RefCell::new(Recorder::new(epoch, readings)))
         });
-        Ok(Self { report: Some(report), recorder: recorder.transpose()?, step: Cell::new(0) })
+        Ok(Self { report: Some(report), recorder: recorder.transpose()?, ..Self::off() })
+    }
+
+    /// What was added up since this was asked for last.
+    pub fn spent(&self) -> Spent {
+        self.spent.as_ref().map(Cell::take).unwrap_or_default()
     }
 
     /// What follows belongs to this step.
@@ -203,8 +231,8 @@ impl<'a> Trace<'a> {
         {
             report.doing(Doing { activity, step: self.step.get() });
         }
-        let recorder = self.recorder.as_ref().map(|recorder| (recorder, Instant::now()));
-        Span { recorder, activity, step: self.step.get() }
+        let timed = self.recorder.is_some() || self.spent.is_some();
+        Span { trace: self, begun: timed.then(Instant::now), activity, step: self.step.get() }
     }
 
     /// Takes in the reduction of a stage's gradient, which went on beside the compute thread.
@@ -212,6 +240,14 @@ impl<'a> Trace<'a> {
         if let Some(recorder) = &self.recorder {
             let times = (reduction.started, reduction.ended);
             recorder.borrow_mut().push((Activity::Reduce(stage), self.step.get()), Track::Reductions, times);
+        }
+    }
+
+    /// Takes in when the batches of the step were made, beside the compute thread or on it.
+    pub(crate) fn collated(&self, times: (Instant, Instant)) {
+        if let Some(recorder) = &self.recorder {
+            let what = (Activity::Collate, self.step.get());
+            recorder.borrow_mut().push(what, Track::Batches, times);
         }
     }
 
@@ -251,18 +287,44 @@ struct RankEvents {
     first_step: u64,
 }
 
+impl Spent {
+    fn add(&mut self, activity: Activity, seconds: f64) {
+        match activity {
+            Activity::Step => self.step += seconds,
+            Activity::Collate => self.collate += seconds,
+            Activity::Forward(_) => self.forward += seconds,
+            Activity::Backward(_) => self.backward += seconds,
+            Activity::Wait(_) => self.wait += seconds,
+            Activity::Norm(_) | Activity::Optimizer => self.optimizer += seconds,
+            Activity::Reduce(_)
+            | Activity::Checkpoint
+            | Activity::Score
+            | Activity::Meet
+            | Activity::Finish => {}
+        }
+    }
+}
+
 /// An activity that is under way.
 pub struct Span<'a> {
-    recorder: Option<(&'a RefCell<Recorder>, Instant)>,
+    trace: &'a Trace<'a>,
+    /// Known where somebody wants to know.
+    begun: Option<Instant>,
     activity: Activity,
     step: u64,
 }
 
 impl Drop for Span<'_> {
     fn drop(&mut self) {
-        if let Some((recorder, begun)) = self.recorder {
-            let what = (self.activity, self.step);
-            recorder.borrow_mut().push(what, Track::Compute, (begun, Instant::now()));
+        let Some(begun) = self.begun else { return };
+        let ended = Instant::now();
+        if let Some(recorder) = &self.trace.recorder {
+            recorder.borrow_mut().push((self.activity, self.step), Track::Compute, (begun, ended));
+        }
+        if let Some(spent) = &self.trace.spent {
+            let mut all = spent.get();
+            all.add(self.activity, (ended - begun).as_secs_f64());
+            spent.set(all);
         }
     }
 }
@@ -276,6 +338,22 @@ impl fmt::Debug for Span<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_added_up_by_kind() {
+        let trace = Trace::adding_up();
+        let step = trace.span(Activity::Step);
+        for activity in [Activity::Forward(0), Activity::Forward(1), Activity::Norm(1)] {
+            let _span = trace.span(activity);
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        drop(step);
+        let spent = trace.spent();
+        assert!(spent.forward >= 2e-3 && spent.optimizer >= 1e-3 && spent.backward == 0.0, "{spent:?}");
+        assert!(spent.step >= spent.forward + spent.optimizer, "{spent:?}");
+        assert_eq!(trace.spent(), Spent::default(), "it was asked for");
+        assert_eq!(Trace::off().spent(), Spent::default());
+    }
 
     #[test]
     fn what_is_done_survives_being_packed() {

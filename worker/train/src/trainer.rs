@@ -8,6 +8,8 @@ use crate::checkpoint::writer::{Snapshot, Writer};
 use crate::engine::Engine;
 use crate::error::TrainError;
 use crate::log::{Log, TrainSummary};
+use crate::portion::Collator;
+use crate::prefetch::Prefetch;
 use crate::prepare::{Prepared, TrainSet};
 use crate::report::{Report, StopSignal};
 use crate::schedule::{Schedule, total_steps};
@@ -38,7 +40,7 @@ pub fn train(
     let per_epoch = set.sampler.steps_per_epoch() as u64;
     let steps = total_steps(&spec.train, per_epoch);
     let schedule = Schedule::new(&spec.train, steps);
-    let mut engine = Engine::new(spec, &prepared.network, prepared.pad_id, schedule, collective)?;
+    let mut engine = Engine::new(spec, &prepared.network, schedule, collective)?;
     let (done, sums) = match prepared.resumed.take() {
         Some(resumed) => {
             engine.go_on(resumed.moments, resumed.state.loss_scale);
@@ -60,35 +62,45 @@ pub fn train(
         ));
     }
     let every = spec.train.checkpoint_every.unwrap_or(per_epoch);
-    for step in done + 1..=steps {
-        let outcome = engine.take(step, &mut prepared.network, set, (collective, trace), stop.is_set())?;
-        report.tick(Phase::Train, step, steps);
-        let stopped = outcome.header.stop_votes > 0;
-        log.step(step, &outcome, report)?;
-        if let Some(writer) = &mut writer {
-            writer.poll(report);
-            if step.is_multiple_of(every) || step == steps || stopped {
-                let state = TrainingState {
-                    step,
-                    cursor: set.sampler.cursor(step as usize),
-                    run: run.clone(),
-                    world: collective.world(),
-                    threads: tch::get_num_threads(),
-                    loss_scale: engine.loss_scale(),
-                    sums: log.sums(),
-                };
-                let last = step == steps || stopped;
-                let _copy = trace.span(Activity::Checkpoint);
-                writer.begin(
-                    last,
-                    || Snapshot::take(&prepared.network, engine.moments().into_owned(), state),
-                    report,
-                )?;
+    let collator = Collator::new(spec, &prepared.network, prepared.pad_id, collective);
+    std::thread::scope(|scope| {
+        let mut portions = Prefetch::start(scope, collator, set, done + 1..=steps)?;
+        for step in done + 1..=steps {
+            let outcome = engine.take(
+                step,
+                &mut prepared.network,
+                &mut portions,
+                (collective, trace),
+                stop.is_set(),
+            )?;
+            report.tick(Phase::Train, step, steps);
+            let stopped = outcome.header.stop_votes > 0;
+            log.step(step, &outcome, report)?;
+            if let Some(writer) = &mut writer {
+                writer.poll(report);
+                if step.is_multiple_of(every) || step == steps || stopped {
+                    let state = TrainingState {
+                        step,
+                        cursor: set.sampler.cursor(step as usize),
+                        run: run.clone(),
+                        world: collective.world(),
+                        threads: tch::get_num_threads(),
+                        loss_scale: engine.loss_scale(),
+                        sums: log.sums(),
+                    };
+                    let last = step == steps || stopped;
+                    let _copy = trace.span(Activity::Checkpoint);
+                    writer.begin(
+                        last,
+                        || Snapshot::take(&prepared.network, engine.moments().into_owned(), state),
+                        report,
+                    )?;
+                }
+            }
+            if stopped && step < steps {
+                return Ok(Trained::Stopped(step));
             }
         }
-        if stopped && step < steps {
-            return Ok(Trained::Stopped(step));
-        }
-    }
-    Ok(Trained::Finished(log.summary(collective.world(), prepared.restarts)))
+        Ok(Trained::Finished(log.summary(collective.world(), prepared.restarts)))
+    })
 }

@@ -10,7 +10,7 @@ use squad_proto::Task;
 use squad_train::schedule::Schedule;
 use squad_train::step::{StepOutcome, Stepper};
 use squad_train::trace::Trace;
-use world::{Notes, Place, gang_over};
+use world::{Notes, Place, gang_over, on_demand};
 
 const STEPS: u64 = 40;
 
@@ -23,11 +23,12 @@ fn train(place: &Place, compression: Compression) -> Vec<(Vec<f32>, Vec<StepOutc
         let mut prepared = squad_train::prepare(&spec, &Task::default(), &model, &Notes::default()).unwrap();
         let set = prepared.train.take().unwrap();
         let schedule = Schedule::new(&spec.train, STEPS);
-        let mut stepper =
-            Stepper::new(&spec, &prepared.network, prepared.pad_id, schedule, &collective).unwrap();
+        let mut stepper = Stepper::new(&spec, &prepared.network, schedule, &collective).unwrap();
+        let mut portions = on_demand(&spec, &prepared, &collective, &set);
         let outcomes = (1..=STEPS)
             .map(|step| {
-                stepper.take(step, &mut prepared.network, &set, (&collective, &Trace::off()), false).unwrap()
+                let who = (&collective, &Trace::off());
+                stepper.take(step, &mut prepared.network, &mut portions, who, false).unwrap()
             })
             .collect();
         let weights = prepared.network.stages().iter().flat_map(|stage| stage.to_vec()).collect();

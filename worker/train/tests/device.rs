@@ -14,7 +14,7 @@ use squad_train::schedule::Schedule;
 use squad_train::step::{StepOutcome, Stepper};
 use squad_train::trace::Trace;
 use squad_train::{Prepared, TrainError, prepare::TrainSet};
-use world::{Notes, Place, gang};
+use world::{Notes, Place, gang, on_demand};
 
 const STEPS: u64 = 5;
 
@@ -47,11 +47,13 @@ fn run(
 fn on_host(place: &Place, spec: &JobSpec, world: usize, scale: Option<LossScale>) -> Vec<After> {
     run(place, spec, world, |prepared, set, collective| {
         let schedule = Schedule::new(&spec.train, STEPS);
-        let mut stepper = Stepper::new(spec, &prepared.network, prepared.pad_id, schedule, collective)?;
+        let mut stepper = Stepper::new(spec, &prepared.network, schedule, collective)?;
         scale.into_iter().for_each(|scale| stepper.set_loss_scale(scale));
+        let mut portions = on_demand(spec, prepared, collective, set);
         let outcomes = (1..=STEPS)
             .map(|step| {
-                stepper.take(step, &mut prepared.network, set, (collective, &Trace::off()), step == 3)
+                let who = (collective, &Trace::off());
+                stepper.take(step, &mut prepared.network, &mut portions, who, step == 3)
             })
             .collect::<Result<_, _>>()?;
         Ok((stepper.moments().to_vec(), outcomes))
@@ -62,17 +64,13 @@ fn as_device(place: &Place, spec: &JobSpec, world: usize, scale: Option<LossScal
     run(place, spec, world, |prepared, set, collective| {
         let schedule = Schedule::new(&spec.train, STEPS);
         let exchange = Exchange::over_ring(collective, &DeviceStepper::lens(&prepared.network))?;
-        let mut stepper = DeviceStepper::new(spec, &prepared.network, prepared.pad_id, schedule, exchange);
+        let mut stepper = DeviceStepper::new(spec, &prepared.network, schedule, exchange);
         scale.into_iter().for_each(|scale| stepper.set_loss_scale(scale));
+        let mut portions = on_demand(spec, prepared, collective, set);
         let mut outcomes = Vec::new();
         for step in 1..=STEPS {
-            outcomes.push(stepper.take(
-                step,
-                &mut prepared.network,
-                set,
-                (collective, &Trace::off()),
-                step == 3,
-            )?);
+            let who = (collective, &Trace::off());
+            outcomes.push(stepper.take(step, &mut prepared.network, &mut portions, who, step == 3)?);
             // As after a checkpoint: what is on the device comes back as it was.
             stepper.go_on(&stepper.moments(), stepper.loss_scale());
         }

@@ -25,7 +25,7 @@ use squad_train::step::StepOutcome;
 use squad_train::trace::Trace;
 use squad_train::{StopSignal, TrainError};
 use tch::{Device, Kind, Tensor};
-use world::{Notes, Place, gang};
+use world::{Notes, Place, gang, on_demand};
 
 const STEPS: u64 = 8;
 /// How long a rank waits for a lost one.
@@ -54,10 +54,12 @@ fn steps(
     let mut prepared = squad_train::prepare_on(device, spec, &task, &place.join("model"), &Notes::default())?;
     let set = prepared.train.take().unwrap();
     let schedule = Schedule::new(&spec.train, STEPS);
-    let mut engine = Engine::new(spec, &prepared.network, prepared.pad_id, schedule, collective)?;
+    let mut engine = Engine::new(spec, &prepared.network, schedule, collective)?;
+    let mut portions = on_demand(spec, &prepared, collective, &set);
     let mut outcomes = Vec::new();
     for step in 1..=STEPS {
-        outcomes.push(engine.take(step, &mut prepared.network, &set, (collective, &Trace::off()), false)?);
+        let who = (collective, &Trace::off());
+        outcomes.push(engine.take(step, &mut prepared.network, &mut portions, who, false)?);
     }
     Ok((prepared.network.stages().iter().flat_map(|stage| stage.to_vec()).collect(), outcomes))
 }

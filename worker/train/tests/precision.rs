@@ -11,7 +11,7 @@ use squad_train::loss_scale::LossScale;
 use squad_train::schedule::Schedule;
 use squad_train::step::{StepOutcome, Stepper};
 use squad_train::trace::Trace;
-use world::{Place, gang};
+use world::{Place, gang, on_demand};
 
 struct Silent;
 
@@ -39,14 +39,15 @@ fn take(
             squad_train::prepare(spec, &Task::default(), &place.path().join("model"), &Silent).unwrap();
         let set = prepared.train.take().unwrap();
         let schedule = Schedule::new(&spec.train, steps);
-        let mut stepper =
-            Stepper::new(spec, &prepared.network, prepared.pad_id, schedule, &collective).unwrap();
+        let mut stepper = Stepper::new(spec, &prepared.network, schedule, &collective).unwrap();
         if let Some(scale) = scale {
             stepper.set_loss_scale(scale);
         }
+        let mut portions = on_demand(spec, &prepared, &collective, &set);
         let outcomes = (1..=steps)
             .map(|step| {
-                stepper.take(step, &mut prepared.network, &set, (&collective, &Trace::off()), false).unwrap()
+                let who = (&collective, &Trace::off());
+                stepper.take(step, &mut prepared.network, &mut portions, who, false).unwrap()
             })
             .collect();
         let weights = prepared.network.stages().iter().flat_map(|stage| stage.to_vec()).collect();

@@ -11,7 +11,7 @@ use squad_proto::task::Checkpoint;
 use squad_train::StopSignal;
 use squad_train::run::Outcome;
 use squad_train::trace::Trace;
-use world::{Place, checkpoints, gang};
+use world::{Place, checkpoints, gang, on_demand};
 
 fn results(outcome: Outcome) -> serde_json::Value {
     match outcome {
@@ -268,12 +268,12 @@ fn reductions_overlap_the_backward_pass() {
         let mut prepared = squad_train::prepare(&spec, &Task::default(), &model, &Silent).unwrap();
         let set = prepared.train.take().unwrap();
         let schedule = Schedule::new(&spec.train, 20);
-        let mut stepper =
-            Stepper::new(&spec, &prepared.network, prepared.pad_id, schedule, &collective).unwrap();
+        let mut stepper = Stepper::new(&spec, &prepared.network, schedule, &collective).unwrap();
+        let mut portions = on_demand(&spec, &prepared, &collective, &set);
         let mut seen = vec![false; prepared.network.stages().len() - 1];
         for step in 1..=20 {
             let marks = stepper
-                .take(step, &mut prepared.network, &set, (&collective, &Trace::off()), false)
+                .take(step, &mut prepared.network, &mut portions, (&collective, &Trace::off()), false)
                 .unwrap()
                 .marks;
             for (k, pair) in marks.windows(2).enumerate() {

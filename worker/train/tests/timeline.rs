@@ -89,6 +89,12 @@ fn every_rank_and_step_is_there_and_reductions_go_on_beside_the_backward_pass() 
         ] {
             assert!(!of_rank(name).is_empty(), "no {name} on rank {rank}");
         }
+        let made =
+            events.iter().filter(|e| e.rank == rank && e.thread == 2).map(|e| (e.name.as_str(), e.step));
+        assert!(
+            made.eq((1..=6).map(|step| ("collate", step))),
+            "the batches of each step, on a track of their own"
+        );
         // The head's gradient may be reduced while lower stages are differentiated. Whether it is, in one step, is up to
         // the system: a thread that is ready may have to wait for a core.
         for reduce in of_rank("all-reduce 4") {

@@ -1,8 +1,8 @@
 //! One optimizer step on a device.
 
+use std::time::{Duration, Instant};
+
 use squad_collective::Background;
-use squad_data::batch::collate;
-use squad_data::sampler::share;
 use squad_model::dropout::mix;
 use squad_model::network::Dropout;
 use squad_model::{LossForm, Network};
@@ -17,9 +17,9 @@ use crate::error::TrainError;
 use crate::header::StepHeader;
 use crate::loss_scale::LossScale;
 use crate::memory::Shape;
-use crate::prepare::TrainSet;
+use crate::portion::{Collated, Portion, Portions};
 use crate::schedule::Schedule;
-use crate::step::{StepOutcome, classifier_dropout, finite, layer_factor, micro_batch};
+use crate::step::{StepOutcome, classifier_dropout, finite, layer_factor, micro_batch, next};
 use crate::trace::{Activity, Trace};
 
 /// Everything that changes from step to step, besides the weights.
@@ -38,8 +38,6 @@ pub struct DeviceStepper {
     max_grad_norm: f64,
     dropout: Dropout,
     seed: u64,
-    pad_id: i32,
-    pad_to_multiple: usize,
     recompute: bool,
     device: Device,
 }
@@ -61,13 +59,7 @@ impl DeviceStepper {
     }
 
     /// A stepper at the start of a run on the network's device.
-    pub fn new(
-        spec: &JobSpec,
-        network: &Network,
-        pad_id: i32,
-        schedule: Schedule,
-        exchange: Exchange,
-    ) -> Self {
+    pub fn new(spec: &JobSpec, network: &Network, schedule: Schedule, exchange: Exchange) -> Self {
         let (head, device, train) = (network.stages().len() - 1, network.device(), &spec.train);
         let first_trainable = if train.freeze_layers == 0 { 0 } else { train.freeze_layers as usize + 1 };
         let zeros = |(k, len): (usize, usize)| {
@@ -86,8 +78,6 @@ impl DeviceStepper {
             max_grad_norm: train.max_grad_norm,
             dropout: network.dropout(train.dropout, classifier_dropout(train)),
             seed: train.seed,
-            pad_id,
-            pad_to_multiple: spec.data.pad_to_multiple as usize,
             recompute: train.recompute,
             device,
         }
@@ -127,15 +117,16 @@ impl DeviceStepper {
         &mut self,
         step: u64,
         network: &mut Network,
-        set: &TrainSet,
+        portions: &mut dyn Portions,
         (collective, trace): (&Background, &Trace<'_>),
         stop: bool,
     ) -> Result<StepOutcome, TrainError> {
         trace.set_step(step);
         let _step = trace.span(Activity::Step);
+        let (portion, mut collate) = next(step, portions, trace)?;
         let mut overflows = 0;
         let (header, grad_norm, cost) = loop {
-            self.compute(step, network, set, (collective, trace), stop)?;
+            collate += self.compute(&portion, network, (collective, trace), stop)?;
             let wait = trace.span(Activity::Wait(self.gradients.len() - 1));
             let (header, grad_norm, cost) = self.reduce()?;
             drop(wait);
@@ -162,33 +153,30 @@ impl DeviceStepper {
             overflows,
             allreduce: cost.total,
             exposed: cost.exposed,
+            collate,
             bytes: self.gradients.iter().map(|all| 4 * all.numel() as u64).sum(),
             marks: Vec::new(),
         })
     }
 
-    /// Computes this rank's share of the gradients and sends every stage's on its way.
+    /// Computes this rank's share of the gradients and sends every stage's on its way. Gives how long making tensors
+    /// took.
     fn compute(
         &mut self,
-        step: u64,
+        portion: &Portion,
         network: &Network,
-        set: &TrainSet,
         (collective, trace): (&Background, &Trace<'_>),
         stop: bool,
-    ) -> Result<(), TrainError> {
-        let plan = set.sampler.step(step as usize - 1);
-        let mine: Vec<usize> =
-            share(plan.micro_batches.len(), collective.rank(), collective.world()).collect();
+    ) -> Result<Duration, TrainError> {
         let head = self.gradients.len() - 1;
         let zero = || Tensor::zeros([], (Kind::Double, self.device));
         let mut sums = Sums {
             losses: [zero(), zero(), zero()],
             counts: StepHeader { stop_votes: u64::from(stop), ..StepHeader::default() },
         };
-        for (turn, number) in mine.iter().enumerate() {
-            let collating = trace.span(Activity::Collate);
-            let batch =
-                collate(&set.features, &plan.micro_batches[*number], self.pad_id, self.pad_to_multiple);
+        let mut tensors_took = Duration::ZERO;
+        for (turn, Collated { number, batch, .. }) in portion.micro_batches.iter().enumerate() {
+            let collating = (Instant::now(), trace.span(Activity::Collate));
             crate::memory::about_to_compute(Shape {
                 windows: batch.rows,
                 tokens: batch.width,
@@ -199,15 +187,16 @@ impl DeviceStepper {
             sums.counts.padded_tokens += (batch.rows * batch.width) as u64;
             let recipe = Recipe {
                 dropout: self.dropout,
-                seed: mix(&[self.seed, step, *number as u64]),
+                seed: mix(&[self.seed, portion.step, *number]),
                 first_trainable: self.first_trainable,
-                divisor: plan.examples as f64 / self.loss_scale.scale(),
+                divisor: portion.examples as f64 / self.loss_scale.scale(),
                 form: LossForm::Masked,
                 recompute: self.recompute,
             };
-            let last = turn + 1 == mine.len();
+            let last = turn + 1 == portion.micro_batches.len();
             let (gradients, exchange) = (&self.gradients, &mut self.exchange);
-            let batch = micro_batch(&batch, self.device);
+            let batch = micro_batch(batch, self.device);
+            tensors_took += collating.0.elapsed();
             drop(collating);
             walk_unread(network, &batch, &recipe, trace, |stage, found, loss| {
                 let into = gradients[stage].narrow(0, 0, network.stages()[stage].len() as i64);
@@ -219,7 +208,7 @@ impl DeviceStepper {
                 if last { exchange.launch(stage, &gradients[stage], collective) } else { Ok(()) }
             })?;
         }
-        if mine.is_empty() {
+        if portion.micro_batches.is_empty() {
             // A rank without work in this step still takes part in every reduction.
             for stage in (self.first_trainable..=head).rev() {
                 drop(self.gradients[stage].zero_());
@@ -229,7 +218,7 @@ impl DeviceStepper {
                 self.exchange.launch(stage, &self.gradients[stage], collective)?;
             }
         }
-        Ok(())
+        Ok(tensors_took)
     }
 
     /// Has the device wait for the sums, and reads the header and the norm of the averaged gradient: the one time in a step

@@ -39,7 +39,9 @@ fn document(ranks: &[RankEvents]) -> (Value, String) {
             json!({"ph": "M", "name": "process_name", "pid": rank, "args": {"name": format!("rank {rank}")}}),
         );
         all.push(json!({"ph": "M", "name": "process_sort_index", "pid": rank, "args": {"sort_index": rank}}));
-        for (track, name) in [(Track::Compute, "compute"), (Track::Reductions, "all-reduce")] {
+        let tracks =
+            [(Track::Compute, "compute"), (Track::Reductions, "all-reduce"), (Track::Batches, "batches")];
+        for (track, name) in tracks {
             let name = json!({"name": name});
             all.push(
                 json!({"ph": "M", "name": "thread_name", "pid": rank, "tid": number(track), "args": name}),
@@ -83,6 +85,7 @@ fn number(track: Track) -> u8 {
     match track {
         Track::Compute => 0,
         Track::Reductions => 1,
+        Track::Batches => 2,
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) enum Track {
     Compute,
     /// The collective's.
     Reductions,
+    /// The one that makes batches.
+    Batches,
 }
 
 /// Something that took time, in nanoseconds of its rank's clock.

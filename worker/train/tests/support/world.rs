@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use squad_collective::{Background, Compression, Fence, RingListener, Topology, Transport};
 use squad_model::{EncoderConfig, HeadKind, Network};
 use squad_proto::{JobSpec, Phase, Progress, Task};
+use squad_train::portion::{Collator, OnDemand};
+use squad_train::prepare::TrainSet;
 use squad_train::run::Outcome;
-use squad_train::{Report, StopSignal, TrainError};
+use squad_train::{Prepared, Report, StopSignal, TrainError};
 use tch::Device;
 
 /// Words of the made-up language; each is one token.
@@ -168,6 +170,16 @@ pub(crate) fn gang_over<T: Send>(
             .collect();
         ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
     })
+}
+
+/// A rank's portions, made when they are asked for.
+pub(crate) fn on_demand<'a>(
+    spec: &JobSpec,
+    prepared: &Prepared,
+    collective: &Background,
+    set: &'a TrainSet,
+) -> OnDemand<'a> {
+    OnDemand::new(Collator::new(spec, &prepared.network, prepared.pad_id, collective), set)
 }
 
 /// What ranks say.
