@@ -9,6 +9,7 @@
 //! | [`failure`] | failure reports and their stable codes |
 //! | [`deadlines`] | every wait, derived from one patience |
 //! | [`memory_group`] | whether the kernel killed a process for want of memory |
+//! | [`plan`], [`step_bench`] | what a job will need; how fast steps are: the worker's answers to squadctl |
 //! | [`recipes`] | the replaced program's settings for each model, ready to run |
 //! | [`nearest`] | what a mistyped name was most likely meant to be |
 //! | [`ticket`] | what a worker is told at birth |
@@ -25,8 +26,10 @@ pub mod ids;
 pub mod memory_group;
 pub mod nearest;
 pub mod outputs;
+pub mod plan;
 pub mod recipes;
 pub mod spec;
+pub mod step_bench;
 pub mod task;
 pub mod ticket;
 #[cfg(feature = "rpc")]

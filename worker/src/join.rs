@@ -39,7 +39,7 @@ pub(crate) fn join() -> anyhow::Result<ExitCode> {
 }
 
 /// Gives libtorch and the data crate their share of the cores.
-fn set_threads(threads: usize) {
+pub(crate) fn set_threads(threads: usize) {
     tch::set_num_threads(threads as i32);
     tch::set_num_interop_threads(1);
     // Fails only if the pool exists already.

@@ -5,6 +5,7 @@
 //! network but in the ring.
 
 mod attend;
+mod bench;
 mod control;
 mod deliver;
 mod device;
@@ -12,10 +13,12 @@ mod failure;
 mod join;
 mod kernels;
 mod lifeline;
+mod plan;
 mod predict;
 mod probe;
 mod progress;
 mod session;
+mod shape;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -49,6 +52,10 @@ enum Command {
                       squad-worker join --ticket /etc/squad/ticket --world 4 --slots 2    in a pod of an Indexed Job"
     )]
     Join(Box<attend::JoinArgs>),
+    /// Measure how fast steps of training are; squadctl bench step shows it.
+    Bench(bench::BenchArgs),
+    /// Tell what a job will need; squadctl plan shows it.
+    Plan(plan::PlanArgs),
     /// Answer one question with a fine-tuned model.
     Predict(predict::PredictArgs),
     /// Tell what this machine has: cores, kernels, libtorch, GPUs, NCCL.
@@ -88,6 +95,8 @@ fn main() -> ExitCode {
     let outcome = match args.command {
         Command::Join(args) if args.ticket.is_some() || args.rendezvous.is_some() => attend::join(&args),
         Command::Join(_) => join::join(),
+        Command::Bench(args) => bench::bench(&args),
+        Command::Plan(args) => plan::tell(&args),
         Command::Predict(args) => predict::predict(&args),
         Command::Probe(args) => probe::probe(&args),
         Command::Verify(args) => verify::verify(&args),

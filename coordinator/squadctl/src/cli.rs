@@ -5,6 +5,7 @@ mod data;
 mod doctor;
 mod machines;
 mod models;
+mod plan;
 mod render;
 mod spec;
 
@@ -12,11 +13,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use bench::{AllReduceArgs, BenchCommand, Carrier, Owner, Rounding};
+pub(crate) use bench::{AllReduceArgs, BenchCommand, Carrier, Owner, Rounding, StepArgs};
 pub(crate) use data::{DataCommand, FeaturesFor, FeaturizeArgs, PrepareArgs, Release, StatsArgs, WindowRule};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use machines::{ExternalArgs, Hosts, RunArgs};
 pub(crate) use models::{ConvertArgs, FetchArgs, ModelsCommand, VerifyArgs};
+pub(crate) use plan::PlanArgs;
 pub(crate) use render::{JobKind, KubernetesArgs, RenderCommand};
 pub(crate) use spec::{RecipesCommand, SpecArgs};
 
@@ -29,6 +31,7 @@ Examples:
   squadctl predict --model out/model --question 'Who?' --context 'Ada wrote it.'
   squadctl explain SQ-004                   what a failure code means
   squadctl doctor job.yaml                  whether this machine has what the job needs
+  squadctl plan job.yaml                    how much memory, how many steps and how long it will take
 
 Exit codes: 0 done, 1 the job or check failed, 2 bad usage or spec, 130 interrupted.
 Data goes to stdout, talk to stderr. With --output json stdout holds exactly one JSON document; events of
@@ -252,13 +255,31 @@ Examples:
     /// Measure this machine
     #[command(
         arg_required_else_help = true,
-        after_help = "Examples:\n  squadctl bench allreduce --np 2 --sizes 4KiB..64MiB"
+        after_help = "\
+Examples:
+  squadctl bench allreduce --np 2 --sizes 4KiB..64MiB
+  squadctl bench step --model google_en_uncased_bert_base --batch 8 --seq 384"
     )]
     Bench {
         /// What to measure.
         #[command(subcommand)]
         command: BenchCommand,
     },
+    /// Tell what a job will need: parameters, memory, bytes, steps, time
+    ///
+    /// Nothing is fetched and nothing written. Files that are not here make the plan say less: without the training file or
+    /// the tokenizer it tells no steps and no padding, and a name of squadctl models list does for the model. One worker
+    /// process takes a few real steps for the times, on random weights, which takes up to a minute or so.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Examples:
+  squadctl plan job.yaml
+  squadctl plan job.yaml -np 4 --set train.recompute=true --no-probe
+  squadctl plan --recipe bert-large-uncased-squad2 --no-probe
+  squadctl plan job.yaml --output json | jq .memory.worker"
+    )]
+    Plan(PlanArgs),
     /// Look for what would keep a run from working on this machine
     ///
     /// Each thing that is looked at is ok, to look at (warning) or BAD, with what to do about it; then come all the

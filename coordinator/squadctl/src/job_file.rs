@@ -154,6 +154,16 @@ pub(crate) fn fields(arguments: &SpecArgs) -> anyhow::Result<JobSpec> {
     Ok(spec.into_inner())
 }
 
+/// The same with absolute paths; its files have not been looked at.
+pub(crate) fn placed(arguments: &SpecArgs) -> anyhow::Result<JobSpec> {
+    let (source, _, spec) = read_spec(arguments)?;
+    let mut spec = spec.into_inner();
+    spec.resolve_paths(&source.folder);
+    // What is no folder may be a name.
+    place_model(&mut spec, &source.folder);
+    Ok(spec)
+}
+
 fn read_spec(arguments: &SpecArgs) -> anyhow::Result<(Source, Value, ValidSpec)> {
     let (source, text) = read_source(arguments)?;
     let mut value = parse(&text, &source.name)?;

@@ -10,6 +10,7 @@ mod cache;
 mod columns;
 mod cut;
 mod file;
+mod made_up;
 mod settings;
 
 pub use cache::{FeatureCache, Opened, Origin};

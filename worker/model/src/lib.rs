@@ -44,6 +44,6 @@ pub use error::ModelError;
 pub use heads::{HeadKind, Loss, LossForm, Scores};
 pub use inputs::{Inputs, Targets};
 pub use load::{LoadReport, load_network};
-pub use network::{Dropout, Network, Precision, count_parameters};
+pub use network::{Dropout, Network, Precision, StageSize, count_parameters, stage_sizes};
 pub use squad_weights::Family;
 pub use stage::{Param, Stage};

@@ -51,6 +51,24 @@ pub fn count_parameters(config: &EncoderConfig, head: HeadKind) -> (i64, i64) {
     (stages.iter().map(Declaration::len).sum::<i64>() - head, head)
 }
 
+/// How large a stage of a network would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageSize {
+    /// What the stage is, such as `embeddings` or `layer 3`.
+    pub name: String,
+    /// Parameters.
+    pub parameters: u64,
+    /// Those of tables, in which rows are looked up.
+    pub tables: u64,
+    /// Those of matrices, by which every token is multiplied.
+    pub matrices: u64,
+}
+
+/// The stages that a network would have, in order.
+pub fn stage_sizes(config: &EncoderConfig, head: HeadKind) -> Vec<StageSize> {
+    declare(config, head).iter().map(Declaration::size).collect()
+}
+
 /// The number format of the encoder layers' activations and matrix products. Weights, the embeddings, layer
 /// norms' statistics, softmax, head and loss are in 32 bits whatever it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use crate::init::Init;
+use crate::network::StageSize;
 
 /// One parameter of a stage: a view into the stage's flat storage.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +33,11 @@ impl Param {
     /// True for a parameter without elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// True for a table in which rows are looked up.
+    fn is_table(&self) -> bool {
+        self.parts.iter().any(|name| name.ends_with("_embeddings.weight"))
     }
 
     /// Each part's name, its shape, and its elements in the flat storage.
@@ -63,6 +69,19 @@ impl Declaration {
     /// Number of elements.
     pub(crate) fn len(&self) -> i64 {
         self.params.iter().map(Param::len).sum()
+    }
+
+    /// How large the stage will be.
+    pub(crate) fn size(&self) -> StageSize {
+        let of = |wanted: fn(&Param) -> bool| {
+            self.params.iter().filter(|param| wanted(param)).map(Param::len).sum::<i64>() as u64
+        };
+        StageSize {
+            name: self.name.clone(),
+            parameters: of(|_| true),
+            tables: of(Param::is_table),
+            matrices: of(|param| param.decay && !param.is_table()),
+        }
     }
 
     /// Declares a linear map's weight `[outputs, inputs]` and bias under one name.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use serde_json::{Map, Value, json};
-use squad_model::{EncoderConfig, HeadKind, count_parameters};
+use squad_model::{EncoderConfig, HeadKind, StageSize, count_parameters, stage_sizes};
 
 /// Layers, width, heads, feed-forward width, embedding width, vocabulary.
 type Shape = (i64, i64, i64, i64, i64, i64);
@@ -67,4 +67,22 @@ fn encoders_and_heads_of_the_zoo() {
         assert_eq!(ours_head, head, "{family} {shape:?}");
         assert_eq!(count_parameters(&config, HeadKind::Span), (ours, 2 * config.hidden_size + 2));
     }
+}
+
+#[test]
+fn stages_add_up_and_tell_tables_from_matrices() {
+    let shape = (12, 768, 12, 3072, 768, 30522);
+    let sizes = stage_sizes(&config("bert", shape), HeadKind::Span);
+    let sum = |count: fn(&StageSize) -> u64| sizes.iter().map(count).sum::<u64>() as i64;
+    let (encoder, head) = count_parameters(&config("bert", shape), HeadKind::Span);
+    assert_eq!(sum(|stage| stage.parameters), encoder + head);
+    assert_eq!((sizes.len(), sizes[0].name.as_str(), sizes[13].name.as_str()), (14, "embeddings", "head"));
+    assert_eq!((sizes[0].tables, sizes[0].matrices), ((30522 + 512 + 2) * 768, 0));
+    assert_eq!((sizes[1].tables, sizes[1].matrices), (0, 12 * 768 * 768));
+    assert_eq!(sizes[13].matrices, 2 * 768);
+
+    let shared = stage_sizes(&config("albert", (12, 768, 12, 3072, 128, 30000)), HeadKind::CONDITIONAL);
+    assert_eq!((shared.len(), shared[0].matrices), (3, 128 * 768), "one layer for all, behind a projection");
+    let mobile = stage_sizes(&config("mobilebert", (24, 512, 4, 512, 128, 30522)), HeadKind::Span);
+    assert_eq!((mobile.len(), mobile[0].matrices), (26, 3 * 128 * 512));
 }

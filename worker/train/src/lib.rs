@@ -27,6 +27,7 @@
 //! | [`storage`] | which ranks see the same output folder |
 //! | [`trace`] | what a rank is doing; the timeline of all ranks |
 //! | [`memory`] | what to say when memory runs out |
+//! | [`mod@plan`], [`mod@measure`] | what a job will need; steps that are taken to be timed |
 //! | [`report`] | progress to whoever listens, and the wish to stop |
 //! | [`verify`] | a network held against another program's values |
 //! | [`mod@run`] | a job from Begin to its results |
@@ -43,8 +44,10 @@ pub mod evaluate;
 pub mod header;
 pub mod log;
 pub mod loss_scale;
+pub mod measure;
 pub mod memory;
 pub mod output;
+pub mod plan;
 pub mod portion;
 pub mod prefetch;
 pub mod prepare;

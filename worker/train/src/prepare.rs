@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use squad_data::split::{Split, hold_out};
 use squad_data::{
@@ -79,7 +80,7 @@ pub struct DevSet {
 }
 
 /// The head that a spec asks for.
-fn head_kind(spec: &JobSpec) -> HeadKind {
+pub fn head_kind(spec: &JobSpec) -> HeadKind {
     match spec.head {
         Head::Conditional => HeadKind::CONDITIONAL,
         Head::Span => HeadKind::Span,
@@ -168,8 +169,8 @@ pub fn prepare_on(
     let tokenizer = Tokenizer::from_folder(model_folder)?;
     report.tick(Phase::Prepare, 1, STAGES);
     let mut network = load(device, spec, task, &weights_folder, report)?;
-    fits(spec, &network, &tokenizer)?;
-    let settings = settings(spec, &network, &tokenizer);
+    fits(spec, network.config(), &tokenizer)?;
+    let settings = settings(spec, network.config_json(), &tokenizer);
     if settings.layout != tokenizer.layout() {
         save::note_single_separator(network.config_json_mut());
     }
@@ -181,16 +182,7 @@ pub fn prepare_on(
     let train_file = spec.data.train.as_deref().unwrap_or_default();
     let (train, held_out) = training_questions(spec, task, report)?;
     let train = match train {
-        Some(dataset) => {
-            let features = cutting.features(train_file, &dataset, Purpose::Train)?;
-            let sampler = Sampler::new(
-                &features.lengths(),
-                batch_size(spec),
-                spec.micro_batches_per_step(),
-                spec.train.shuffle_seed,
-            )?;
-            Some(TrainSet { features, sampler })
-        }
+        Some(dataset) => Some(cutting.trained_on(spec, train_file, &dataset)?),
         None => None,
     };
     let held_out = match held_out {
@@ -220,6 +212,27 @@ pub fn prepare_on(
         job: String::new(),
         data_hash: cutting.hash.finalize().into(),
     })
+}
+
+/// The training set of a spec without its network: windows and their order.
+///
+/// # Errors
+/// One sentence about the file at fault, or about what does not fit together.
+pub(crate) fn training_set(
+    spec: &JobSpec,
+    (config, json): (&EncoderConfig, &Map<String, Value>),
+    tokenizer: &Tokenizer,
+    report: &dyn Report,
+) -> Result<TrainSet, TrainError> {
+    fits(spec, config, tokenizer)?;
+    let deadlines = Deadlines::from_patience(Duration::from_secs_f64(spec.fault.patience_s));
+    let cache = FeatureCache::from_env(deadlines.features);
+    let mut cutting = Cutting::new(tokenizer, settings(spec, json, tokenizer), cache, report)?;
+    let task = Task::default();
+    let (Some(dataset), _) = training_questions(spec, &task, report)? else {
+        return Err(TrainError::Unfit("there is nothing to train on: data.train is not set".into()));
+    };
+    cutting.trained_on(spec, spec.data.train.as_deref().unwrap_or_default(), &dataset)
 }
 
 /// Cuts question sets into features, and hashes what it cut.
@@ -262,6 +275,17 @@ impl<'a> Cutting<'a> {
         ));
         self.hash.update(features.digest());
         Ok(features)
+    }
+
+    fn trained_on(&mut self, spec: &JobSpec, name: &str, dataset: &Dataset) -> Result<TrainSet, TrainError> {
+        let features = self.features(name, dataset, Purpose::Train)?;
+        let sampler = Sampler::new(
+            &features.lengths(),
+            batch_size(spec),
+            spec.micro_batches_per_step(),
+            spec.train.shuffle_seed,
+        )?;
+        Ok(TrainSet { features, sampler })
     }
 
     fn evaluated(&mut self, name: &str, dataset: Dataset) -> Result<DevSet, TrainError> {
@@ -364,8 +388,7 @@ pub(crate) fn load(
 }
 
 /// Checks between spec, network and tokenizer.
-fn fits(spec: &JobSpec, network: &Network, tokenizer: &Tokenizer) -> Result<(), TrainError> {
-    let config = network.config();
+fn fits(spec: &JobSpec, config: &EncoderConfig, tokenizer: &Tokenizer) -> Result<(), TrainError> {
     let widest = spec.data.max_seq_length.next_multiple_of(spec.data.pad_to_multiple.max(1));
     if i64::from(widest) > config.max_tokens() {
         return Err(TrainError::Unfit(format!(
@@ -383,6 +406,11 @@ fn fits(spec: &JobSpec, network: &Network, tokenizer: &Tokenizer) -> Result<(), 
             config.vocab_size
         )));
     }
+    fits_layers(spec, config)
+}
+
+/// Checks between what a spec says of layers and those that there are.
+pub(crate) fn fits_layers(spec: &JobSpec, config: &EncoderConfig) -> Result<(), TrainError> {
     let by_layer = spec.train.freeze_layers > 0 || spec.train.layerwise_decay.is_some();
     if by_layer && config.layer_stages() != config.num_hidden_layers {
         return Err(TrainError::Unfit(
@@ -401,7 +429,7 @@ fn fits(spec: &JobSpec, network: &Network, tokenizer: &Tokenizer) -> Result<(), 
 }
 
 /// How large the spec's micro-batches are.
-fn batch_size(spec: &JobSpec) -> BatchSize {
+pub(crate) fn batch_size(spec: &JobSpec) -> BatchSize {
     match spec.data.tokens_per_batch {
         Some(tokens) => BatchSize::Tokens(TokenBudget {
             tokens: tokens as usize,
@@ -411,7 +439,7 @@ fn batch_size(spec: &JobSpec) -> BatchSize {
     }
 }
 
-fn settings(spec: &JobSpec, network: &Network, tokenizer: &Tokenizer) -> FeatureSettings {
+fn settings(spec: &JobSpec, config_json: &Map<String, Value>, tokenizer: &Tokenizer) -> FeatureSettings {
     FeatureSettings {
         max_seq_length: spec.data.max_seq_length as usize,
         doc_stride: spec.data.doc_stride as usize,
@@ -422,7 +450,7 @@ fn settings(spec: &JobSpec, network: &Network, tokenizer: &Tokenizer) -> Feature
         },
         layout: match spec.data.separators {
             // What the weights were trained with comes before what is usual in the family.
-            Separators::Auto if save::single_separator(network.config_json()) => PairLayout::Single,
+            Separators::Auto if save::single_separator(config_json) => PairLayout::Single,
             Separators::Auto => tokenizer.layout(),
             Separators::Single => PairLayout::Single,
         },

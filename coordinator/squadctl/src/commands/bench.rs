@@ -4,6 +4,7 @@ mod all_reduce;
 mod links;
 mod plot;
 mod rank;
+mod step;
 
 use crate::cli::BenchCommand;
 use crate::fault::Verdict;
@@ -13,6 +14,7 @@ use crate::output::Output;
 pub(super) fn perform(command: &BenchCommand, output: Output) -> anyhow::Result<Verdict> {
     match command {
         BenchCommand::AllReduce(arguments) => all_reduce::measure(arguments, output),
+        BenchCommand::Step(arguments) => step::measure(arguments, output),
         BenchCommand::Rank => rank::live(),
     }
 }

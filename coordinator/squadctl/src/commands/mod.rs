@@ -8,6 +8,7 @@ mod evaluate;
 mod models;
 mod mpirun;
 mod offline;
+mod plan;
 mod predict;
 mod recipes;
 mod render;
@@ -46,6 +47,7 @@ pub(crate) fn perform(command: Command, output: &Output) -> anyhow::Result<Verdi
         Command::Models { command } => models::perform(&command, output),
         Command::Recipes { command } => recipes::perform(&command, output),
         Command::Render { command } => render::perform(&command, output),
+        Command::Plan(arguments) => plan::plan(&arguments, output),
         Command::Doctor(arguments) => doctor::doctor(&arguments, output),
         Command::Schema { markdown } => offline::schema(markdown, output),
         Command::Man { folder } => offline::man(&folder, output),

@@ -79,3 +79,20 @@ fn what_cannot_be_measured_is_said() {
         assert!(call.stderr.contains(words), "{}", call.stderr);
     }
 }
+
+#[test]
+fn steps_that_cannot_be_measured_are_refused_before_a_worker_is_started() {
+    for (arguments, words) in [
+        (&["--seconds", "0"][..], "--seconds 0"),
+        (&["--dropout", "1"], "--dropout 1"),
+        (&["--lengths", "none.json"], "--lengths none.json: there is no such file"),
+        (&["--tokenizer", "t"], "--lengths"),
+        (&["--dtype", "int8"], "--dtype"),
+        (&["--batch", "0"], "--batch"),
+    ] {
+        let call = squadctl(&[&["bench", "step", "--model", "m"], arguments].concat());
+        assert_eq!((call.code, call.stdout.as_str()), (2, ""), "{arguments:?}");
+        assert!(call.stderr.contains(words), "{}", call.stderr);
+    }
+    assert_eq!(squadctl(&["bench", "step"]).code, 2, "a model is needed");
+}

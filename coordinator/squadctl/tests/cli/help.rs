@@ -20,6 +20,8 @@ const COMMANDS: &[&str] = &[
     "recipes",
     "render",
     "doctor",
+    "plan",
+    "bench",
 ];
 
 #[test]

@@ -10,6 +10,7 @@ mod help;
 mod jobs;
 mod models;
 mod pages;
+mod plan;
 mod recipes;
 mod render;
 mod run;

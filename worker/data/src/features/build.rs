@@ -101,7 +101,7 @@ impl Builder {
 }
 
 /// SHA-256 over everything that training sees.
-fn digest(rows: &[Row], ids: &[i32]) -> [u8; 32] {
+pub(super) fn digest(rows: &[Row], ids: &[i32]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"squad-data features 2");
     hash.update((rows.len() as u64).to_le_bytes());

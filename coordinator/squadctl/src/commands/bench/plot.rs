@@ -1,8 +1,9 @@
-//! Bandwidth over size as SVG.
+//! Bandwidth over size, and the phases of a step, as SVG.
 
 use anyhow::anyhow;
 use plotters::prelude::*;
 use squad_collective::bench::Report;
+use squad_proto::step_bench::StepBench;
 
 use super::links::Scaling;
 use crate::sizes::shown;
@@ -124,6 +125,49 @@ pub(super) fn scaling(scaling: &Scaling) -> anyhow::Result<String> {
             .background_style(WHITE)
             .draw()
             .map_err(|e| wrong(&e))?;
+        root.present().map_err(|e| wrong(&e))?;
+    }
+    Ok(svg)
+}
+
+/// Milliseconds of each phase of a step, a bar for each.
+pub(super) fn phases(bench: &StepBench) -> anyhow::Result<String> {
+    let phases = bench.phases.named();
+    let longest = phases.iter().map(|(_, seconds)| 1e3 * seconds).fold(1e-6, f64::max) * 1.1;
+    let mut svg = String::new();
+    {
+        let wrong = |error: &dyn std::fmt::Display| anyhow!("cannot draw: {error}");
+        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        root.fill(&WHITE).map_err(|e| wrong(&e))?;
+        let title =
+            format!("A step of {} x {} in {} on {}", bench.batch, bench.seq, bench.dtype, bench.device);
+        let mut chart = ChartBuilder::on(&root)
+            .margin(12)
+            .caption(title, ("sans-serif", 17))
+            .x_label_area_size(45)
+            .y_label_area_size(60)
+            .build_cartesian_2d((0..phases.len() - 1).into_segmented(), 0.0..longest)
+            .map_err(|e| wrong(&e))?;
+        let name = |place: &SegmentValue<usize>| match place {
+            SegmentValue::CenterOf(index) => phases.get(*index).map_or("", |(name, _)| name).to_owned(),
+            _ => String::new(),
+        };
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .y_desc("Time, ms")
+            .x_label_formatter(&name)
+            .light_line_style(WHITE)
+            .draw()
+            .map_err(|e| wrong(&e))?;
+        let bars = phases.iter().enumerate().map(|(index, (_, seconds))| {
+            let corners =
+                [(SegmentValue::Exact(index), 0.0), (SegmentValue::Exact(index + 1), 1e3 * seconds)];
+            let mut bar = Rectangle::new(corners, INK.filled());
+            bar.set_margin(0, 0, 12, 12);
+            bar
+        });
+        chart.draw_series(bars).map_err(|e| wrong(&e))?;
         root.present().map_err(|e| wrong(&e))?;
     }
     Ok(svg)

@@ -7,13 +7,12 @@ use std::time::{Duration, SystemTime};
 use nix::sys::statvfs::statvfs;
 use rustix::process::{Resource, getrlimit};
 use squad_proto::MemoryGroup;
+use squad_proto::plan::PROGRAM_BYTES;
 
 use super::Check;
 use super::job::Need;
 use crate::sizes::approximate as size;
 
-/// What a worker has in use before it has a model: libtorch, threads, the tokenizer.
-const BARE_WORKER: u64 = 256 << 20;
 /// Room that NCCL's ranks of one machine want for what they pass each other.
 const NCCL_SHARED: u64 = 64 << 20;
 /// Open files of a coordinator with no worker, with room.
@@ -56,7 +55,7 @@ pub(super) fn memory(workers: u32, need: Option<&Need>) -> Check {
     let limited =
         limit.map_or_else(String::new, |limit| format!(" (this control group may have {})", size(limit)));
     let model = need.map_or(0, |need| need.worker_bytes);
-    let wanted = (model + BARE_WORKER).saturating_mul(workers.into());
+    let wanted = (model + PROGRAM_BYTES).saturating_mul(workers.into());
     let text = format!(
         "{} free{limited}; {} need {} and what their batches take",
         size(free),
