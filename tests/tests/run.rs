@@ -132,4 +132,22 @@ fn the_conditional_head_on_version_2() {
     ] {
         assert!(results.get(key).is_some(), "{key}");
     }
+    // What squadctl computes from the files is what the worker wrote.
+    let dev = examples.join("dev-v2.0.json");
+    let files = [
+        "--predictions",
+        "out/eval/predictions.json",
+        "--na-prob",
+        "out/eval/na_prob.json",
+        "--curves",
+        "plots",
+    ];
+    let official =
+        job.squadctl(&[&["evaluate", "--data", dev.to_str().unwrap()], &files[..]].concat()).success().json();
+    let curves = &results["precision_recall"];
+    for (ours, key) in [("exact_ap", "pr_exact_ap"), ("f1_ap", "pr_f1_ap"), ("oracle_ap", "pr_oracle_ap")] {
+        let (ours, theirs) = (curves[ours].as_f64().unwrap(), official[key].as_f64().unwrap());
+        assert!((ours - theirs).abs() < 1e-9, "{key}: {ours} instead of {theirs}");
+    }
+    assert!(curves["f1"].as_array().is_some_and(|points| (2..=200).contains(&points.len())), "{curves}");
 }

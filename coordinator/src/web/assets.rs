@@ -16,6 +16,7 @@ macro_rules! files {
 files! {
     "app.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
+    "curve.js": "text/javascript; charset=utf-8",
     "ask.js": "text/javascript; charset=utf-8",
     "dom.js": "text/javascript; charset=utf-8",
     "failure.js": "text/javascript; charset=utf-8",

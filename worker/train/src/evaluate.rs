@@ -14,6 +14,7 @@ use squad_proto::spec::Head;
 use squad_proto::{JobSpec, Phase, Progress};
 use tch::{Kind, Tensor};
 
+use crate::curves::PrecisionRecall;
 use crate::error::TrainError;
 use crate::memory::{Shape, about_to_compute};
 use crate::prepare::DevSet;
@@ -32,6 +33,8 @@ pub struct Evaluation {
     pub answers: Vec<Answered>,
     /// The official figures.
     pub metrics: Metrics,
+    /// Precision against recall over all thresholds; absent for version 1.1.
+    pub curves: Option<PrecisionRecall>,
     /// Answers at the threshold that the spec asks for; absent for version 1.1, and until one is chosen.
     pub revision: Option<Revision>,
     /// Windows that were scored.
@@ -160,10 +163,13 @@ fn merge(dev: &DevSet, spec: &JobSpec, answered: Vec<Answered>) -> Evaluation {
         answers.iter().map(|a| (a.id.clone(), a.text.clone())).collect();
     let null_odds: Vec<(String, f64)> = answers.iter().map(|a| (a.id.clone(), a.null_odds)).collect();
     let abstaining = spec.data.version == "2.0";
+    let null_odds = abstaining.then_some(&null_odds[..]);
+    let scores = score::Scores::of(&dev.dataset, &predictions);
     // With a threshold of 1 nobody abstains beyond what the predictions say: the official default.
-    let metrics =
-        score::evaluate_ordered(&dev.dataset, &predictions, abstaining.then_some(&null_odds[..]), 1.0);
-    Evaluation { answers, metrics, revision: None, windows: dev.features.len() }
+    let metrics = scores.metrics(null_odds, 1.0);
+    let curves = null_odds.and_then(|null_odds| scores.curves(null_odds));
+    let curves = curves.as_ref().map(PrecisionRecall::from);
+    Evaluation { answers, metrics, curves, revision: None, windows: dev.features.len() }
 }
 
 /// Scores of windows, as the data crate wants them.

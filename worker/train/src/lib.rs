@@ -20,6 +20,7 @@
 //! | [`adamw`], [`schedule`] | the optimizer on flat memory; the learning rate as a function of the step |
 //! | [`log`], [`tensorboard`] | sums over steps: metrics.jsonl, event files, reports, the summary |
 //! | [`mod@prepare`] | files to network and features |
+//! | [`curves`] | precision against recall, as results.json has it |
 //! | [`evaluate`] | sharded scoring, predictions, metric |
 //! | [`threshold`] | the threshold between an answer and none, and the answers at it |
 //! | [`checkpoint`], [`resume`], [`output`] | what is written, how it stays whole, and how a run goes on from it |
@@ -37,6 +38,7 @@ pub mod backward;
 pub mod bucket;
 pub mod checkpoint;
 pub mod contents;
+pub mod curves;
 pub mod device;
 pub mod engine;
 pub mod error;

@@ -240,8 +240,11 @@ pub fn write_evaluation(evaluation: &Evaluation, spec: &JobSpec) -> Result<(), T
     })
 }
 
+/// The section of results.json that holds curves.
+pub const CURVES: &str = "precision_recall";
+
 /// The document of results.json: the official metric keys first, then the figures of the revised predictions and
-/// their threshold (version 2.0), `train` and `weights_sha256`.
+/// their threshold, and the curves of precision against recall (version 2.0), `train` and `weights_sha256`.
 ///
 /// # Errors
 /// Should not be possible.
@@ -261,6 +264,9 @@ pub fn results(
         all.insert("revised_exact".into(), json!(revision.exact));
         all.insert("revised_f1".into(), json!(revision.f1));
         all.insert("threshold".into(), serde_json::to_value(revision.threshold).map_err(internal)?);
+    }
+    if let Some(curves) = evaluation.and_then(|evaluation| evaluation.curves.as_ref()) {
+        all.insert(CURVES.into(), serde_json::to_value(curves).map_err(internal)?);
     }
     if let Some(train) = train {
         all.insert("train".into(), serde_json::to_value(train).map_err(internal)?);

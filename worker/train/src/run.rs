@@ -337,7 +337,12 @@ impl Session<'_> {
             let Some(evaluation) = evaluation else { continue };
             let (exact, f1) = evaluation.headline();
             self.report.note(format!("{label}: exact {exact:.2}, f1 {f1:.2}"));
-            all.push(json!({"checkpoint": label, "metrics": output::results(Some(&evaluation), None, "")?}));
+            let mut metrics = output::results(Some(&evaluation), None, "")?;
+            if let Value::Object(fields) = &mut metrics {
+                // Those of the best one are enough.
+                fields.shift_remove(output::CURVES);
+            }
+            all.push(json!({"checkpoint": label, "metrics": metrics}));
             let mean = f64::midpoint(exact, f1);
             if best.as_ref().is_none_or(|(highest, ..)| mean > *highest) {
                 best = Some((mean, folder.clone(), evaluation, save::weights_sha256(&prepared.network)));

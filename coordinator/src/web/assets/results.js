@@ -1,5 +1,6 @@
 // What a job ended with.
 
+import { curveSection } from "./curve.js";
 import { element, facts, section, table } from "./dom.js";
 import { bytes, count, duration, short } from "./figures.js";
 
@@ -24,7 +25,7 @@ export function resultsSection(results) {
   return section("Results",
     element("div", { class: "headline" }, figure("EM", percent(results.exact)), figure("F1", percent(results.f1))),
     table("The official metric, in percent", ["Questions", "EM", "F1", "Number"], rows),
-    best, results.train && training(results.train));
+    best, results.precision_recall && curveSection(results.precision_recall), results.train && training(results.train));
 }
 
 function figure(name, value) {

@@ -39,3 +39,20 @@ export function thin(points) {
   }
   return kept;
 }
+
+/// The corners of a precision-recall curve, whose points are [threshold, recall, precision]: each step has the precision
+/// of its end, so that the area below is the average precision.
+export function steps(points) {
+  let last = 0;
+  return points.flatMap(([, recall, precision]) => {
+    const corners = [[last, precision], [recall, precision]];
+    last = recall;
+    return corners;
+  });
+}
+
+/// So many of the points at most, evenly spread, the first and the last one among them.
+export function spread(points, most) {
+  if (points.length <= most) return points;
+  return Array.from({ length: most }, (_, at) => points[Math.round((at * (points.length - 1)) / (most - 1))]);
+}
