@@ -101,6 +101,7 @@ async fn live(ticket: Ticket) -> anyhow::Result<ExitCode> {
     println!("task {}", serde_json::to_string(&ticket.task)?);
     println!("generation {}", ticket.generation);
     let frail = mode == "frail" && ticket.generation == squad_proto::Generation::FIRST;
+    println!("gpus {}", std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_else(|_| "as they are".into()));
     println!("threads {}", std::env::var("OMP_NUM_THREADS").unwrap_or_default());
     eprintln!("slot {} complains", ticket.slot);
     if mode == "broken" && odd {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::limits::Limits;
+use crate::placement::Offer;
 
 /// What a coordinator is told when it starts.
 #[derive(Clone, Debug)]
@@ -15,8 +16,11 @@ pub struct Config {
     pub store: StoreLocation,
     /// The `squad-worker` program; without one only jobs are taken whose workers something else places.
     pub worker_program: Option<PathBuf>,
-    /// How many worker processes may run at once.
+    /// How many worker processes may run at once; where `gpus` are counted, those that compute on the CPU.
     pub slots: u32,
+    /// GPUs that jobs may use, one for each worker, as `CUDA_VISIBLE_DEVICES` names them; `None` where they are not
+    /// counted.
+    pub gpus: Option<Vec<String>>,
     /// Threads of each worker; by default the cores are shared out.
     pub threads: Option<usize>,
     /// Folders that jobs may read and write in, `root` among them; `None` for a coordinator that serves only the user
@@ -75,6 +79,11 @@ pub fn find_worker_program() -> Result<PathBuf, ConfigError> {
 }
 
 impl Config {
+    /// What it has for workers on its own machine.
+    pub(crate) fn offer(&self) -> Offer {
+        Offer { slots: self.slots, gpus: self.gpus.as_ref().map(|gpus| gpus.len() as u32) }
+    }
+
     /// Threads of each of `processes` workers.
     pub fn threads_of(&self, processes: u32) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

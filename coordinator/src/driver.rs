@@ -366,11 +366,12 @@ impl Driver {
         let born = move |identity| registry.born(&id, slot, identity);
         let on_exit = to_self.clone();
         let event = move |input| Event::Worker { generation, slot, input };
+        let gpus = self.registry.visible_gpus(&self.job.id, self.machine.slots_in_use());
         let failed = match &mut self.launching {
             Launching::Local { launcher, running } => {
                 // The receiver is gone only when the job has ended.
                 let ended = move |exit, tail| drop(on_exit.send(event(Input::Exited(exit, tail))));
-                match launcher.launch(&ticket, &log, born, ended).await {
+                match launcher.launch((&ticket, gpus), &log, born, ended).await {
                     Ok(launched) => {
                         running.insert(slot, Process::Launched(launched));
                         None

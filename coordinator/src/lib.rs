@@ -29,6 +29,7 @@ mod launch;
 mod limits;
 mod logs;
 mod metrics;
+mod placement;
 mod private_file;
 mod registry;
 mod serve;

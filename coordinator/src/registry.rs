@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::RngCore as _;
-use squad_proto::{Event, EventBody, JobId, JobState};
+use squad_proto::{Event, EventBody, JobId, JobSpec, JobState, Pace};
 use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use crate::driver::Inbox;
 use crate::job;
 use crate::launch::Identity;
 use crate::metrics::Metrics;
+use crate::placement::{Grant, Need, Shortfall};
 use crate::store::{Durability, Elsewhere, Record, Store, StoreError};
 use crate::traces::{TraceTarget, Traces};
 
@@ -55,6 +56,9 @@ pub(crate) enum SubmitError {
         "this coordinator has no squad-worker program; submit the job with --external, and start its workers"
     )]
     NoWorker,
+    /// There will never be room for it.
+    #[error("the job wants {0}")]
+    TooLarge(Shortfall),
     /// Too many wait already.
     #[error("{0} jobs wait for their turn, and no more may; submit it again later, or raise --max-queued")]
     Full(usize),
@@ -71,10 +75,11 @@ struct Entry {
     /// To the job's driver; none for jobs that had ended when the coordinator came.
     inbox: Option<UnboundedSender<Inbox>>,
     token: String,
-    /// Place in the queue.
-    order: u64,
+    need: Need,
+    /// It holds what it needs.
     started: bool,
     gang: Gang,
+    pace: Pace,
 }
 
 /// A job's workers when they were last looked at.
@@ -87,17 +92,25 @@ pub(crate) struct Gang {
 }
 
 impl Entry {
-    /// The entry of a job that nobody drives yet.
-    fn of(record: Record) -> Self {
+    /// The entry of a job that nobody drives yet. One that was at work when its coordinator ended holds what it had: its
+    /// workers may still be there.
+    fn of(record: Record, need: Need) -> Self {
         Self {
+            started: record.state != JobState::Queued,
             record,
+            need,
             sequence: watch::Sender::new(0),
             inbox: None,
             token: String::new(),
-            order: 0,
-            started: false,
             gang: Gang::default(),
+            pace: Pace::default(),
         }
+    }
+
+    /// What it has, where it is at work.
+    fn holds(&self) -> Option<Grant> {
+        let at_work = self.started && !self.record.state.is_final();
+        at_work.then(|| Grant::of(&self.need, &self.record.gpus))
     }
 }
 
@@ -125,10 +138,20 @@ impl Registry {
         let (jobs, changes) = (Mutex::default(), watch::Sender::new(0));
         let traces = OnceLock::new();
         let registry = Self(Arc::new(Shared { config, server, store, jobs, metrics, traces, changes }));
-        for record in registry.0.store.jobs()? {
+        let mut newest = 0;
+        for mut record in registry.0.store.jobs()? {
+            // Those of earlier versions have none, and come first.
+            if record.order == 0 {
+                record.order = newest + 1;
+            }
+            newest = record.order;
             let last = registry.0.store.last_sequence(&record.id)?;
             registry.0.metrics.know(&record);
-            let entry = Entry { sequence: watch::Sender::new(last), ..Entry::of(record) };
+            // What cannot be read is given up when jobs are taken up.
+            let spec: Option<JobSpec> = serde_json::from_value(record.spec.clone()).ok();
+            let gang = (record.processes, record.external);
+            let need = spec.map_or(Need::Nothing, |spec| Need::of(&spec, gang, registry.0.config.offer()));
+            let entry = Entry { sequence: watch::Sender::new(last), ..Entry::of(record, need) };
             registry.lock().all.insert(entry.record.id.clone(), entry);
         }
         Ok(registry)
@@ -163,10 +186,16 @@ impl Registry {
                     traces.observe(&entry.record, &event);
                 }
                 entry.record.apply(&event);
+                if let EventBody::Progress(progress) = &event.body {
+                    entry.pace.observe(event.unix_ms, progress);
+                }
                 events.push(event);
             }
-            // It gives its slots back.
-            entry.started &= !queued;
+            if queued {
+                // It gives back what it had.
+                entry.started = false;
+                entry.record.gpus.clear();
+            }
             if let Err(error) = self.0.store.write(&entry.record, &events, durability) {
                 tracing::error!("{id}: an event could not be stored: {error}");
                 events.iter().for_each(|_| self.0.metrics.lost_event());
@@ -227,6 +256,11 @@ impl Registry {
     /// What a job's workers did last. Nothing is kept of them beyond the coordinator's own life.
     pub(crate) fn gang(&self, id: &JobId) -> Gang {
         self.lock().all.get(id).map(|entry| entry.gang.clone()).unwrap_or_default()
+    }
+
+    /// How fast a job goes; nothing is known of what was before the coordinator's own life.
+    pub(crate) fn pace(&self, id: &JobId) -> Pace {
+        self.lock().all.get(id).map(|entry| entry.pace.clone()).unwrap_or_default()
     }
 
     /// Counts and figures for Prometheus.
@@ -316,11 +350,6 @@ impl Registry {
 }
 
 impl Record {
-    /// How many of this machine's slots it takes.
-    fn slots(&self) -> u32 {
-        if self.external { 0 } else { self.processes }
-    }
-
     /// Folds an event in.
     fn apply(&mut self, event: &Event) {
         match &event.body {

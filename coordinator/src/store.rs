@@ -28,6 +28,15 @@ pub(crate) struct Record {
     pub(crate) started_unix_ms: Option<u64>,
     pub(crate) finished_unix_ms: Option<u64>,
     pub(crate) processes: u32,
+    /// Of those that wait the greater is first.
+    #[serde(default)]
+    pub(crate) priority: i32,
+    /// The how manieth job of the store it is: of equal priorities the lesser is first.
+    #[serde(default)]
+    pub(crate) order: u64,
+    /// GPUs that it was given, by number.
+    #[serde(default)]
+    pub(crate) gpus: Vec<u32>,
     /// Something else places its workers.
     #[serde(default)]
     pub(crate) external: bool,
@@ -54,6 +63,16 @@ pub(crate) struct Record {
     /// Where rank 0's output folder is another one than this coordinator's.
     #[serde(default)]
     pub(crate) elsewhere: Option<Elsewhere>,
+}
+
+impl Record {
+    /// Leaves out what is long and a list does not show: the spec, and the points of curves.
+    pub(crate) fn shorten(&mut self) {
+        self.spec = serde_json::Value::Null;
+        if let Some(serde_json::Value::Object(results)) = &mut self.results {
+            results.shift_remove("precision_recall");
+        }
+    }
 }
 
 /// Results on another machine.

@@ -10,6 +10,7 @@
 //! | [`deadlines`] | every wait, derived from one patience |
 //! | [`memory_group`] | whether the kernel killed a process for want of memory |
 //! | [`plan`], [`step_bench`] | what a job will need; how fast steps are: the worker's answers to squadctl |
+//! | [`pace`] | how fast a phase goes, and how long it still takes |
 //! | [`recipes`] | the replaced program's settings for each model, ready to run |
 //! | [`nearest`] | what a mistyped name was most likely meant to be |
 //! | [`ticket`] | what a worker is told at birth |
@@ -26,6 +27,7 @@ pub mod ids;
 pub mod memory_group;
 pub mod nearest;
 pub mod outputs;
+pub mod pace;
 pub mod plan;
 pub mod recipes;
 pub mod spec;
@@ -52,6 +54,7 @@ pub use event::{Event, EventBody, JobState, Phase, Progress};
 pub use failure::{FailureCode, FailureReport};
 pub use ids::{Fence, Generation, JobId, Rank};
 pub use memory_group::{MemoryGroup, OutOfMemory};
+pub use pace::Pace;
 pub use spec::{JobSpec, ValidSpec};
 pub use task::Task;
 pub use ticket::{Invitation, Ticket};

@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Pace, duration, short } from "../../coordinator/src/web/assets/figures.js";
-import { bounds, room, thin, ticks } from "../../coordinator/src/web/assets/scale.js";
+import { Pace, duration, short, use } from "../../coordinator/src/web/assets/figures.js";
+import { bounds, room, spread, steps, thin, ticks } from "../../coordinator/src/web/assets/scale.js";
 
 test("durations have two units at most", () => {
   const shown = [3, 2500, 42_000, 151_000, 7_380_000, 180_000_000].map(duration);
@@ -25,6 +25,12 @@ test("the rest takes as long as the speed says", () => {
   assert.equal(pace.observe(9700, at(5, "evaluate")), null, "so is one that goes back");
 });
 
+test("what is in use is told of slots, and of GPUs where they are counted", () => {
+  const room = { slots: 4, slots_held: 3, gpus: null, gpus_held: 0 };
+  assert.equal(use(room), "3 of 4 slots in use");
+  assert.equal(use({ ...room, gpus: 2, gpus_held: 1 }), "3 of 4 slots · 1 of 2 GPUs in use");
+});
+
 test("ticks are round and lie within", () => {
   assert.deepEqual(ticks(0, 4.2, 4), [0, 2, 4]);
   assert.deepEqual(ticks(0, 3.1e-5, 4), [0, 1e-5, 2e-5, 3e-5]);
@@ -43,6 +49,21 @@ test("a plot has room around its values, even around one", () => {
     const [floor, ceiling] = room(low, high);
     assert.ok(floor <= low && ceiling > high && ceiling > floor, `${low} ${high}: ${floor} ${ceiling}`);
   }
+});
+
+test("the area below a curve's corners is its average precision", () => {
+  const points = [[null, 0, 1], [0.1, 1 / 3, 1], [0.2, 5 / 9, 5 / 6], [0.7, 8 / 9, 8 / 15]];
+  const corners = steps(points);
+  let area = 0;
+  for (let at = 1; at < corners.length; at += 1) area += (corners[at][0] - corners[at - 1][0]) * corners[at][1];
+  const byHand = 1 / 3 + (5 / 6) * (2 / 9) + (8 / 15) * (3 / 9);
+  assert.ok(Math.abs(area - byHand) < 1e-12, `${area} ${byHand}`);
+});
+
+test("a table has so many of the points, the ends among them", () => {
+  const points = Array.from({ length: 200 }, (_, at) => [at]);
+  assert.deepEqual(spread(points, 5).map(([at]) => at), [0, 50, 100, 149, 199]);
+  assert.equal(spread(points.slice(0, 3), 5).length, 3);
 });
 
 test("thinning keeps the order, the extremes and the number small", () => {

@@ -76,6 +76,7 @@ async function walk(browser, { page: url, server }) {
   assert.equal(await page.locator(".large").first().textContent(), "71.85");
   await page.getByText("checkpoint of step 240 written").waitFor();
   await keyboard(page, loss);
+  await curves(page);
   await ask(page);
   await shot(page, "finished");
   await page.reload();
@@ -94,12 +95,15 @@ async function walk(browser, { page: url, server }) {
   await page.goto(`${url}/#/jobs/${submit(server, "frail-worker", 1)}`);
   await page.getByText("restarting: SQ-004 rank 1").waitFor();
   await page.getByText("succeeded: all workers completed").waitFor();
+  await page.getByRole("region", { name: "Results" }).waitFor();
+  assert.equal(await page.getByText("Precision and recall").count(), 0, "version 1.1 has no such curves");
   await page.getByRole("img", { name: /^Loss over 5 steps/ }).waitFor();
   await cancel(page, url, server);
   const later = [submit(server, "show-albert"), submit(server, "hold-the-queue")];
   await page.goto(`${url}/#/`);
   await page.getByText(/train \d+ of 240 · .* left/).waitFor();
-  await page.getByText("waiting for its turn").waitFor();
+  await page.getByText("waits for 2 slots, 0 are free").waitFor();
+  await page.getByText("2 of 2 slots in use").waitFor();
   const names = await page.locator(".job .what a").allTextContents();
   const submitted = ["show-bert-base", "crash-on-purpose", "frail-worker", "hold-on", "show-albert", "hold-the-queue"];
   assert.deepEqual(names, submitted.reverse(), "the newest is first");
@@ -118,6 +122,19 @@ async function keyboard(page, plot) {
   await page.keyboard.press("ArrowRight");
   await page.getByText("step 3: ").waitFor();
   assert.notEqual(await plot.evaluate((node) => getComputedStyle(node).outlineStyle), "none");
+}
+
+/// The precision-recall curves have a text, are read with the arrow keys, and are there as a table.
+async function curves(page) {
+  const curve = page.getByRole("img", { name: /^Precision over recall. Average precision: Exact match [\d.]+ %, F1 [\d.]+ %/ });
+  await curve.focus();
+  await page.keyboard.press("End");
+  await page.getByText("F1 at threshold 1.0000: recall 77.0 %, precision ").waitFor();
+  await page.keyboard.press("Home");
+  await page.getByText("F1 at threshold none: recall 0.0 %").waitFor();
+  assert.equal(await curve.locator("path").count(), 2);
+  await page.getByText("The curves as a table").click();
+  assert.equal(await page.getByRole("region", { name: "Points of the curves" }).getByRole("row").count(), 23);
 }
 
 async function ask(page) {

@@ -91,7 +91,7 @@ impl Target {
     }
 
     async fn list(&self, token: Option<&str>) -> Result<(), Status> {
-        self.jobs().await?.list(self.shown(token, pb::ListRequest {})).await.map(drop)
+        self.jobs().await?.list(self.shown(token, pb::ListRequest::default())).await.map(drop)
     }
 
     async fn submit(&self, token: &str, spec_json: String) -> Result<(), Status> {

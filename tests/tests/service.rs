@@ -55,6 +55,26 @@ fn cancel_in_the_middle_leaves_no_worker() {
     let job = Job::new();
     let daemon = Daemon::start(&job);
     let id = endless(&job, &daemon);
+    // Meanwhile another one waits, and says for what.
+    let submit = ["submit", "job.yaml", "-np", "4", "--priority", "3", "--set", "output_dir=out-2"];
+    let waiting = job.squadctl(&[&submit[..], &["--server", &daemon.url]].concat()).success().stdout();
+    let sentence = "waits for 4 slots, 2 are free";
+    assert_eq!(state(&job, &daemon, waiting.trim())["waits"], sentence);
+    let picture = || job.squadctl(&["top", "--once", "--server", &daemon.url]).success().stdout();
+    // The worker writes its first step down before it tells of it.
+    wait_for("a picture of a job that trains", || picture().contains(" train "));
+    let picture = picture();
+    let line =
+        |id: &str| picture.lines().find(|line| line.starts_with(id)).unwrap_or_else(|| panic!("{picture}"));
+    assert!(picture.contains("2 of 4 slots in use   1 at work, 1 waiting, 0 ended"), "{picture}");
+    assert!(line(&id).contains("running") && line(&id).contains(" train "), "{picture}");
+    let words: Vec<&str> = line(waiting.trim()).split_whitespace().collect();
+    assert_eq!(
+        (&words[1..4], words[4..].join(" ").as_str()),
+        (&["queued", "3", "4"][..], sentence),
+        "{picture}"
+    );
+    job.squadctl(&["cancel", waiting.trim(), "--wait", "--server", &daemon.url]).success();
     job.squadctl(&["cancel", &id, "--wait", "--server", &daemon.url]).success();
     assert_eq!(state(&job, &daemon, &id)["state"], "cancelled");
     let left: Vec<i32> = squad_workers_of(&job);

@@ -8,6 +8,7 @@ mod models;
 mod plan;
 mod render;
 mod spec;
+mod top;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ pub(crate) use models::{ConvertArgs, FetchArgs, ModelsCommand, VerifyArgs};
 pub(crate) use plan::PlanArgs;
 pub(crate) use render::{JobKind, KubernetesArgs, RenderCommand};
 pub(crate) use spec::{RecipesCommand, SpecArgs};
+pub(crate) use top::TopArgs;
 
 /// What stands under the help of the whole program.
 const EXAMPLES: &str = "\
@@ -90,6 +92,7 @@ Examples:
 Examples:
   squadctl submit job.yaml
   squadctl submit job.yaml --wait --set name=second-try
+  squadctl submit job.yaml --priority 10                     before those that wait with a lower one
   squadctl submit --recipe bert-base-uncased-squad2
   squadctl submit job.yaml --external --ticket-file ticket   for workers that Slurm or Kubernetes places
   squadctl submit job.yaml --server http://gpu-box:7311"
@@ -101,6 +104,9 @@ Examples:
         /// Who places the workers.
         #[command(flatten)]
         external: ExternalArgs,
+        /// Its priority among the jobs that wait, -100 to 100: the greatest is first [default: that of the spec, or 0].
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        priority: Option<i32>,
         /// Watch the job to its end.
         #[arg(long)]
         wait: bool,
@@ -115,6 +121,16 @@ Examples:
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Show the jobs of a daemon as they change, on a terminal
+    ///
+    /// State, priority, slots, speed, loss and remaining time of each job, and what it waits for. Arrows choose a job, Enter
+    /// shows its ranks, c cancels it after a question, q leaves. --once prints one picture as text, for which no
+    /// terminal is needed; --output json prints what list gives.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "Examples:\n  squadctl top\n  squadctl top --once --server http://gpu-box:7311"
+    )]
+    Top(TopArgs),
     /// Show one job
     #[command(after_help = "Examples:\n  squadctl get quickstart-7f3a9c\n  squadctl get quick --output json")]
     Get {

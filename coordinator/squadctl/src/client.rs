@@ -89,6 +89,11 @@ impl Client {
         Ok(Self { jobs, url, certificates: trust.certificates.clone() })
     }
 
+    /// The daemon's address.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Submits a spec (JSON). 0 processes means the spec's workers.
     pub(crate) async fn submit(
         &self,
@@ -115,10 +120,17 @@ impl Client {
         reply.map_err(|status| self.fault(&status))?.into_inner().try_into()
     }
 
-    /// All jobs.
+    /// All jobs, without what is long: specs, and the points of curves.
     pub(crate) async fn list(&self) -> anyhow::Result<Vec<Job>> {
-        let reply = self.jobs.clone().list(pb::ListRequest {}).await.map_err(|status| self.fault(&status))?;
-        reply.into_inner().jobs.into_iter().map(Job::try_from).collect()
+        Ok(self.overview().await?.0)
+    }
+
+    /// The same, and what the daemon has for workers; nothing of that from an older daemon.
+    pub(crate) async fn overview(&self) -> anyhow::Result<(Vec<Job>, Option<pb::Room>)> {
+        let reply = self.jobs.clone().list(pb::ListRequest { brief: true }).await;
+        let reply = reply.map_err(|status| self.fault(&status))?.into_inner();
+        let jobs: anyhow::Result<Vec<Job>> = reply.jobs.into_iter().map(Job::try_from).collect();
+        Ok((jobs?, reply.room))
     }
 
     /// Asks a job to stop; answers before it has.

@@ -1,6 +1,5 @@
 //! Numbers as people read them.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use squad_proto::Progress;
@@ -41,36 +40,6 @@ pub(crate) fn of(progress: &Progress) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
 }
 
-/// How fast a phase goes, by the times that its reports carry: a job joined in its middle, or replayed, has
-/// the right remaining time from its second report on.
-#[derive(Debug, Default)]
-pub(crate) struct Pace {
-    /// Time and finished units of the last reports.
-    reports: VecDeque<(u64, u64)>,
-}
-
-impl Pace {
-    /// Reports that the speed is measured over: enough to be steady, few enough to follow a change.
-    const WINDOW: usize = 30;
-
-    /// Takes a report in; gives the time that is left, once two reports tell a speed.
-    pub(crate) fn observe(&mut self, unix_ms: u64, progress: &Progress) -> Option<Duration> {
-        if self.reports.back().is_some_and(|(_, done)| *done > progress.done) {
-            // The phase began anew.
-            self.reports.clear();
-        }
-        self.reports.push_back((unix_ms, progress.done));
-        if self.reports.len() > Self::WINDOW {
-            self.reports.pop_front();
-        }
-        let (start, first) = *self.reports.front()?;
-        let (spent, made) = (unix_ms.saturating_sub(start), progress.done.saturating_sub(first));
-        let left = progress.total.saturating_sub(progress.done);
-        (spent > 0 && made > 0 && left > 0)
-            .then(|| Duration::from_millis((spent as f64 * left as f64 / made as f64) as u64))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,24 +60,5 @@ mod tests {
         assert_eq!(of(&progress), "");
         (progress.loss, progress.learning_rate) = (Some(1.23456), Some(2e-5));
         assert_eq!(of(&progress), "loss 1.2346  lr 2.00e-5");
-    }
-
-    #[test]
-    fn the_rest_takes_as_long_as_the_speed_says() {
-        let mut pace = Pace::default();
-        let at = |done| Progress::new(Phase::Train, done, 100);
-        assert_eq!(pace.observe(1_000, &at(40)), None);
-        // Ten steps in two seconds, fifty are left.
-        assert_eq!(pace.observe(3_000, &at(50)), Some(Duration::from_secs(10)));
-        assert_eq!(pace.observe(9_000, &at(100)), None, "nothing is left");
-    }
-
-    #[test]
-    fn a_phase_that_begins_anew_is_measured_anew() {
-        let mut pace = Pace::default();
-        let at = |done| Progress::new(Phase::Train, done, 100);
-        pace.observe(0, &at(90));
-        assert_eq!(pace.observe(1_000, &at(10)), None);
-        assert_eq!(pace.observe(2_000, &at(20)), Some(Duration::from_secs(8)));
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value;
-use squad_proto::{FailureReport, JobState, Progress, pb};
+use squad_proto::{FailureReport, JobState, Phase, Progress, pb};
 
 /// A job; serialises to the document that `--output json` prints.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -26,6 +26,20 @@ pub(crate) struct Job {
     pub(crate) finished_unix_ms: Option<u64>,
     /// Worker processes.
     pub(crate) workers: u32,
+    /// Of jobs that wait the greater is first.
+    pub(crate) priority: i32,
+    /// What it waits for in the queue, for people.
+    pub(crate) waits: Option<String>,
+    /// GPUs of the daemon's machine that it was given, by number.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) gpus: Vec<u32>,
+    /// Units of its phase a second, over the last reports.
+    pub(crate) units_per_second: Option<f64>,
+    /// Milliseconds until its phase ends at that speed.
+    pub(crate) remaining_ms: Option<u64>,
+    /// Its workers by rank, where one job was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ranks: Vec<Rank>,
     /// Where it writes.
     pub(crate) output_dir: String,
     /// Where it writes is on another machine, and what was brought from there.
@@ -52,6 +66,27 @@ pub(crate) struct Elsewhere {
     pub(crate) host: String,
     /// What is in the coordinator's output folder too.
     pub(crate) brought: Vec<String>,
+}
+
+/// A worker as it was last heard of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Rank {
+    /// How far it is in its life.
+    pub(crate) stage: String,
+    /// What it does.
+    pub(crate) phase: Option<Phase>,
+    /// How far it is with that.
+    pub(crate) done: Option<u64>,
+    /// When it was last heard of.
+    pub(crate) heard_unix_ms: u64,
+}
+
+impl From<pb::RankStatus> for Rank {
+    fn from(status: pb::RankStatus) -> Self {
+        // A phase of a newer daemon is none of ours.
+        let phase = status.phase.is_some().then(|| status.phase().try_into().ok()).flatten();
+        Self { stage: status.stage, phase, done: status.done, heard_unix_ms: status.heard_unix_ms }
+    }
 }
 
 impl Job {
@@ -97,6 +132,12 @@ impl TryFrom<pb::Job> for Job {
             started_unix_ms: job.started_unix_ms,
             finished_unix_ms: job.finished_unix_ms,
             workers: job.workers,
+            priority: job.priority,
+            waits: Some(job.waits).filter(|text| !text.is_empty()),
+            gpus: job.gpus,
+            units_per_second: job.units_per_second,
+            remaining_ms: job.remaining_ms,
+            ranks: job.ranks.into_iter().map(Rank::from).collect(),
             output_dir: job.output_dir,
             elsewhere: job.elsewhere.map(|pb::Elsewhere { host, brought }| Elsewhere { host, brought }),
             submitter: Some(job.submitter).filter(|name| !name.is_empty()),

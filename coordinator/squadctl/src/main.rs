@@ -11,6 +11,7 @@
 //! | `kubernetes` | the objects by which a cluster runs a job's workers |
 //! | `ticket_file` | what lets workers join that something else places |
 //! | `follow` | watching a job to its end, and what Ctrl-C means there |
+//! | `top` | all jobs, live on a terminal |
 //! | `view` | events as bars, as lines, or as JSON |
 //! | `job`, `report`, `figures` | a job as a document, as text, and the numbers in it |
 //! | `reference` | job specs and failure codes as pages |
@@ -33,6 +34,7 @@ mod reference;
 mod report;
 mod sizes;
 mod ticket_file;
+mod top;
 mod view;
 
 use std::process::ExitCode;

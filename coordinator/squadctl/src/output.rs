@@ -1,4 +1,4 @@
-//! The only place that writes: data to stdout, talk to stderr.
+//! The only place that writes, but for `top`, which draws: data to stdout, talk to stderr.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -53,6 +53,11 @@ impl Output {
     /// Whether stderr may be coloured.
     pub(crate) fn is_coloured(self) -> bool {
         self.colour
+    }
+
+    /// Whether stdout may be coloured.
+    pub(crate) fn colours_data(self) -> bool {
+        self.colour_data
     }
 
     /// Text on stdout. A reader that has gone away (`squadctl list | head -1`) is no error.

@@ -48,9 +48,17 @@ pub(crate) fn details(job: &Job) -> String {
         ("name", job.name.clone()),
         ("state", state(job)),
         ("workers", job.workers.to_string()),
+        ("priority", job.priority.to_string()),
         ("output", job.output_dir.clone()),
         ("created", figures::moment(job.created_unix_ms)),
     ];
+    if let Some(waits) = &job.waits {
+        rows.insert(3, ("waiting", waits.clone()));
+    }
+    if !job.gpus.is_empty() {
+        let numbers: Vec<String> = job.gpus.iter().map(u32::to_string).collect();
+        rows.push(("GPUs", numbers.join(", ")));
+    }
     rows.extend(job.started_unix_ms.map(|at| ("started", figures::moment(at))));
     rows.extend(job.finished_unix_ms.map(|at| ("finished", figures::moment(at))));
     if let Some(progress) = job.progress.as_ref().filter(|_| !job.state.is_final()) {
@@ -73,10 +81,11 @@ pub(crate) fn details(job: &Job) -> String {
 /// Jobs in a table, for `list`.
 pub(crate) fn list(jobs: &[Job]) -> String {
     let mut table = Table::new();
-    table.set_header(["JOB", "STATE", "WORKERS", "CREATED", "PROGRESS"]);
+    table.set_header(["JOB", "STATE", "WORKERS", "PRIORITY", "CREATED", "PROGRESS"]);
     for job in jobs {
-        let (workers, created) = (job.workers.to_string(), figures::moment(job.created_unix_ms));
-        table.add_row([job.id.as_str(), job.state.as_str(), &workers, &created, &summary(job)]);
+        let (workers, priority) = (job.workers.to_string(), job.priority.to_string());
+        let created = figures::moment(job.created_unix_ms);
+        table.add_row([job.id.as_str(), job.state.as_str(), &workers, &priority, &created, &summary(job)]);
     }
     plain(table)
 }
@@ -87,7 +96,10 @@ fn state(job: &Job) -> String {
 }
 
 /// How far a job is, or what came of it, in a few words.
-fn summary(job: &Job) -> String {
+pub(crate) fn summary(job: &Job) -> String {
+    if let Some(waits) = &job.waits {
+        return waits.clone();
+    }
     let figure = |key: &str| job.results.as_ref().and_then(|r| r.get(key)).and_then(Value::as_f64);
     match (&job.failure, &job.progress) {
         (Some(failure), _) => failure.code.to_string(),
@@ -210,6 +222,12 @@ mod tests {
             started_unix_ms: Some(1_500),
             finished_unix_ms: Some(152_000),
             workers: 2,
+            priority: 0,
+            waits: None,
+            gpus: Vec::new(),
+            units_per_second: None,
+            remaining_ms: None,
+            ranks: Vec::new(),
             output_dir: "/out".into(),
             elsewhere: None,
             submitter: None,
@@ -286,9 +304,17 @@ mod tests {
         running.progress = Some(Progress::new(Phase::Train, 5, 10));
         let mut failed = job(JobState::Failed);
         failed.failure = Some(FailureReport::new(FailureCode::Data, "no"));
-        let text = list(&[running, failed]);
+        let mut queued = job(JobState::Queued);
+        (queued.waits, queued.priority) = (Some("waits for 4 slots, 2 are free".into()), 7);
+        let text = list(&[running, failed, queued.clone()]);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 3, "{text}");
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(lines[3].contains("  7  ") && lines[3].ends_with("waits for 4 slots, 2 are free"), "{text}");
+        let text = details(&queued);
+        assert!(
+            text.contains("waiting   waits for 4 slots, 2 are free\n") && text.contains("priority  7\n"),
+            "{text}"
+        );
         assert!(lines[1].contains("running") && lines[1].ends_with("train 5/10"), "{text}");
         assert!(lines[2].ends_with("SQ-001"), "{text}");
     }

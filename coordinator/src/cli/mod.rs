@@ -1,6 +1,7 @@
 //! Every command and flag of the daemon.
 
 mod certificate;
+mod gpus;
 mod serve;
 mod token;
 

@@ -12,7 +12,7 @@ use squad_coordinator::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::BadUsage;
+use super::{BadUsage, gpus};
 
 /// What stands under its help.
 pub(super) const EXAMPLES: &str = "\
@@ -60,9 +60,14 @@ pub(super) struct Serve {
     /// Folder for jobs.sqlite and tokens.json.
     #[arg(long, default_value = "squad-state")]
     state: PathBuf,
-    /// How many worker processes may run at once [default: the number of cores].
+    /// How many worker processes may run at once; where GPUs are counted, those that compute on the CPU [default: the
+    /// number of cores].
     #[arg(long)]
     slots: Option<u32>,
+    /// How many GPUs jobs may use, each for one worker [default: those of CUDA_VISIBLE_DEVICES, or all that NVIDIA's
+    /// driver shows; where it shows none they are not counted].
+    #[arg(long)]
+    gpus: Option<u32>,
     /// The worker program, or `none`: then only jobs are taken that are submitted with --external [default: beside
     /// this program, or on the PATH].
     #[arg(long, env = "SQUAD_WORKER")]
@@ -205,6 +210,7 @@ impl Serve {
             store: StoreLocation::File(self.state.join("jobs.sqlite")),
             worker_program,
             slots: self.slots.unwrap_or(cores as u32),
+            gpus: gpus::offered(self.gpus)?,
             threads: self.threads,
             allowed: Some(allowed),
             limits: Limits::from(&self.limits),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use squad_proto::task::Checkpoint;
-use squad_proto::{Event, JobId, JobSpec, Task, pb, spec};
+use squad_proto::{Event, JobId, JobSpec, Pace, Task, pb, spec};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -13,9 +13,11 @@ use tonic::{Request, Response, Status};
 use crate::access::{Role, User};
 use crate::confine::confine;
 use crate::driver::log_folder;
+use crate::job;
 use crate::logs::Follower;
 use crate::metrics::Reason;
-use crate::registry::{Registry, SubmitError};
+use crate::placement::Wait;
+use crate::registry::{Gang, Registry, SubmitError};
 use crate::store::{Elsewhere, Record};
 
 /// How often a followed log is looked at. Fixed: it only paces looks.
@@ -32,6 +34,14 @@ impl JobsService {
         self.registry
             .get(&id)
             .ok_or_else(|| Status::not_found(format!("there is no job {id}; squadctl list shows all")))
+    }
+
+    /// A job with all that is known of it.
+    fn whole(&self, record: Record) -> pb::Job {
+        let id = &record.id;
+        let waits = self.registry.waits().remove(id);
+        let beside = Beside { waits, pace: self.registry.pace(id), gang: self.registry.gang(id) };
+        job_of(record, beside)
     }
 
     /// A refusal that is counted.
@@ -121,9 +131,24 @@ fn asker<T>(request: &Request<T>) -> User {
     request.extensions().get::<User>().cloned().unwrap_or(nobody)
 }
 
+/// What else is known of a job, by who keeps it.
+#[derive(Default)]
+struct Beside {
+    waits: Option<Wait>,
+    pace: Pace,
+    gang: Gang,
+}
+
 /// A record as users see it.
-fn job_of(record: Record) -> pb::Job {
+fn job_of(record: Record, beside: Beside) -> pb::Job {
+    let rest = beside.pace.rest().filter(|_| !record.state.is_final());
     pb::Job {
+        priority: record.priority,
+        waits: beside.waits.map(|wait| wait.to_string()).unwrap_or_default(),
+        gpus: record.gpus,
+        units_per_second: beside.pace.per_second().filter(|_| !record.state.is_final()),
+        remaining_ms: rest.map(|rest| rest.as_millis() as u64),
+        ranks: ranks_of(beside.gang),
         id: record.id.0,
         name: record.name,
         state: pb::JobState::from(record.state).into(),
@@ -137,9 +162,20 @@ fn job_of(record: Record) -> pb::Job {
         progress: record.progress.as_ref().map(Into::into),
         failure: record.failure.as_ref().map(Into::into),
         results: record.results.map(|r| pb::Results { json: r.to_string() }),
-        spec_json: record.spec.to_string(),
+        spec_json: if record.spec.is_null() { String::new() } else { record.spec.to_string() },
         elsewhere: record.elsewhere.map(|Elsewhere { host, brought }| pb::Elsewhere { host, brought }),
     }
+}
+
+/// The workers of a gang, by rank.
+fn ranks_of(gang: Gang) -> Vec<pb::RankStatus> {
+    let status = |status: job::RankStatus| pb::RankStatus {
+        stage: status.stage.as_str().into(),
+        phase: status.position.map(|(phase, _)| pb::Phase::from(phase).into()),
+        done: status.position.map(|(_, done)| done),
+        heard_unix_ms: gang.unix_ms.saturating_sub(status.silent.as_millis() as u64),
+    };
+    gang.ranks.into_iter().map(status).collect()
 }
 
 #[tonic::async_trait]
@@ -156,15 +192,10 @@ impl pb::jobs_server::Jobs for JobsService {
         task.resolve_paths(&self.registry.config().root);
         let spec = self.spec(&request.spec_json, &mut task, request.external)?;
         let processes = if request.processes == 0 { spec.resources.workers } else { request.processes };
-        let slots = self.registry.config().slots;
-        if processes > slots && !request.external {
-            return Err(Status::invalid_argument(format!(
-                "the job wants {processes} workers, but the coordinator has {slots} slots; lower resources.workers or start it with --slots {processes}"
-            )));
-        }
         let submitted = self.registry.submit(spec, task, (processes, request.external), user.name);
         let (id, token) = submitted.map_err(|error| match error {
             SubmitError::Ending => Status::unavailable(error.to_string()),
+            SubmitError::TooLarge(_) => Status::invalid_argument(error.to_string()),
             SubmitError::NoWorker => Status::failed_precondition(error.to_string()),
             SubmitError::Full(_) => self.refuse(Reason::Queue, Status::resource_exhausted(error.to_string())),
             SubmitError::Store(_) => Status::internal(error.to_string()),
@@ -182,12 +213,24 @@ impl pb::jobs_server::Jobs for JobsService {
     }
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::Job>, Status> {
-        Ok(Response::new(job_of(self.job(&request.into_inner().job)?)))
+        Ok(Response::new(self.whole(self.job(&request.into_inner().job)?)))
     }
 
-    async fn list(&self, _: Request<pb::ListRequest>) -> Result<Response<pb::ListReply>, Status> {
-        let jobs = self.registry.list().into_iter().map(job_of).collect();
-        Ok(Response::new(pb::ListReply { jobs }))
+    async fn list(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListReply>, Status> {
+        let brief = request.into_inner().brief;
+        let mut waits = self.registry.waits();
+        let one = |mut record: Record| {
+            if brief {
+                record.shorten();
+            }
+            let (waits, pace) = (waits.remove(&record.id), self.registry.pace(&record.id));
+            job_of(record, Beside { waits, pace, gang: Gang::default() })
+        };
+        let jobs = self.registry.list().into_iter().map(one).collect();
+        let offer = self.registry.config().offer();
+        let (slots_held, gpus_held) = self.registry.held();
+        let room = pb::Room { slots: offer.slots, slots_held, gpus: offer.gpus, gpus_held };
+        Ok(Response::new(pb::ListReply { jobs, room: Some(room) }))
     }
 
     async fn cancel(&self, request: Request<pb::CancelRequest>) -> Result<Response<pb::Job>, Status> {
@@ -199,7 +242,7 @@ impl pb::jobs_server::Jobs for JobsService {
             return Err(self.refuse(Reason::Role, Status::permission_denied(sentence)));
         }
         self.registry.cancel(&record.id);
-        Ok(Response::new(job_of(self.job(record.id.as_str())?)))
+        Ok(Response::new(self.whole(self.job(record.id.as_str())?)))
     }
 
     type WatchStream = ReceiverStream<Result<pb::Event, Status>>;

@@ -115,6 +115,11 @@ impl Machine {
         self.workers.len() as u32
     }
 
+    /// The slots of the present life's workers, by rank.
+    pub fn slots_in_use(&self) -> impl Iterator<Item = u32> + '_ {
+        self.workers.iter().map(|worker| worker.slot)
+    }
+
     /// Whether the worker of this slot is rank 0 of a life that works.
     pub fn leads(&self, slot: u32) -> bool {
         let leads = |worker: &Worker| worker.slot == slot && worker.moved.is_some() && !worker.gone;

@@ -24,6 +24,19 @@ pub enum Stage {
     Gone,
 }
 
+impl Stage {
+    /// The name as users read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Launched => "launched",
+            Self::Joined => "joined",
+            Self::Ready => "ready",
+            Self::Ended => "ended",
+            Self::Gone => "gone",
+        }
+    }
+}
+
 /// One worker at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RankStatus {

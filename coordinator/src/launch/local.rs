@@ -35,11 +35,11 @@ impl LocalLauncher {
         Self { program, log_bytes }
     }
 
-    /// Starts a worker. `born` is called with its identity before it is told anything, `ended` once with its exit and
+    /// Starts a worker, which finds `gpus` in `CUDA_VISIBLE_DEVICES` if there are such. `born` is called with its identity before it is told anything, `ended` once with its exit and
     /// its last lines.
     pub(crate) async fn launch(
         &self,
-        ticket: &Ticket,
+        (ticket, gpus): (&Ticket, Option<String>),
         log: &Path,
         born: impl FnOnce(Identity),
         ended: impl FnOnce(Exit, Vec<String>) + Send + 'static,
@@ -57,6 +57,7 @@ impl LocalLauncher {
             .kill_on_drop(true)
             .env("OMP_NUM_THREADS", &threads)
             .env("MKL_NUM_THREADS", &threads);
+        command.envs(gpus.map(|gpus| ("CUDA_VISIBLE_DEVICES", gpus)));
         if std::env::var_os("OMP_WAIT_POLICY").is_none() {
             // Threads that spin cost their neighbours more than they gain.
             command.env("OMP_WAIT_POLICY", "PASSIVE");

@@ -1,15 +1,18 @@
 //! Who runs: jobs that come, wait, are gone on with, and end with the coordinator.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use squad_proto::{Deadlines, EventBody, FailureCode, FailureReport, JobId, JobSpec, JobState, Task};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{Entry, Registry, SubmitError, random_hex, unix_ms};
+use super::{Entry, Jobs, Registry, SubmitError, random_hex, unix_ms};
 use crate::config::StoreLocation;
 use crate::driver::{Assignment, Driver, Inbox};
 use crate::job::{self, Machine, Memory};
 use crate::launch::{Attendants, Launching, LocalLauncher};
+use crate::placement::{self, Free, Grant, Need, Offer, Verdict, Wait, Waiting};
 use crate::store::{Durability, Record, StoreError, WorkerToken};
 
 impl Registry {
@@ -25,10 +28,14 @@ impl Registry {
         if self.0.config.worker_program.is_none() && !external {
             return Err(SubmitError::NoWorker);
         }
+        let need = Need::of(&spec, (processes, external), self.0.config.offer());
+        if let Some(shortfall) = need.beyond(self.0.config.offer()) {
+            return Err(SubmitError::TooLarge(shortfall));
+        }
         let token = random_hex(16);
         let id = JobId::new(&spec.name, &random_hex(3));
         let (inbox, received) = unbounded_channel();
-        let record = Record {
+        let mut record = Record {
             id: id.clone(),
             name: spec.name.clone(),
             state: JobState::Queued,
@@ -37,6 +44,9 @@ impl Registry {
             started_unix_ms: None,
             finished_unix_ms: None,
             processes,
+            priority: spec.priority,
+            order: 0,
+            gpus: Vec::new(),
             external,
             worker_token: external.then(|| WorkerToken(token.clone())),
             output_dir: spec.output_dir.clone(),
@@ -61,10 +71,10 @@ impl Registry {
             if jobs.all.values().filter(waiting).count() >= most {
                 return Err(SubmitError::Full(most));
             }
+            record.order = jobs.all.values().map(|e| e.record.order).max().unwrap_or(0) + 1;
             self.0.store.write(&record, &[], Durability::Disk)?;
             self.0.metrics.know(&record);
-            let order = jobs.all.values().map(|e| e.order).max().unwrap_or(0) + 1;
-            let entry = Entry { inbox: Some(inbox), token: token.clone(), order, ..Entry::of(record) };
+            let entry = Entry { inbox: Some(inbox), token: token.clone(), ..Entry::of(record, need) };
             let driver = self.driver(&entry, spec);
             jobs.all.insert(id.clone(), entry);
             driver
@@ -107,12 +117,15 @@ impl Registry {
         }
     }
 
-    /// Goes on with the jobs that an earlier coordinator left: those at work as soon as their workers are gone, and
-    /// before any that were waiting.
+    /// Goes on with the jobs that an earlier coordinator left: those at work as soon as their workers are gone, with what
+    /// they had. Where there is not as much any more, those that come first have it.
     pub(crate) fn take_up(&self) {
-        let mut free = self.0.config.slots;
-        let open = self.list().into_iter().filter(|record| !record.state.is_final());
-        for (order, record) in (1..).zip(open) {
+        let offer = self.0.config.offer();
+        let mut free = Free::all(offer);
+        let mut open: Vec<Record> =
+            self.list().into_iter().filter(|record| !record.state.is_final()).collect();
+        open.sort_by_key(|record| (Reverse(record.priority), record.order));
+        for record in open {
             if self.0.config.worker_program.is_none() && !record.external {
                 self.give_up(&record.id, "this one has no squad-worker program (--worker)");
                 continue;
@@ -124,22 +137,19 @@ impl Registry {
                     continue;
                 }
             };
-            let (driver, received) = self.adopt(&record, spec, order);
+            let need = Need::of(&spec, (record.processes, record.external), offer);
+            let Some((driver, received)) = self.adopt(&record.id, spec) else { continue };
             let at_work = record.state != JobState::Queued && record.memory.is_some();
             if at_work {
-                let room = record.slots() <= free;
-                free -= if room { record.slots() } else { 0 };
+                let room = free.give_back(&need, &Grant::of(&need, &record.gpus));
                 let left = driver.left.keys().copied().collect();
                 self.send(&record.id, job::Event::TakeUp { left, room });
             } else if record.state != JobState::Queued {
                 let reason = "the coordinator ended while the job was at work".into();
                 self.record(&record.id, vec![EventBody::State { state: JobState::Queued, reason }]);
             }
-            if record.slots() > self.0.config.slots {
-                let text = format!(
-                    "the job needs {} slots, and the coordinator has {}: it waits for one that is started with --slots {}",
-                    record.processes, self.0.config.slots, record.processes
-                );
+            if let Some(shortfall) = need.beyond(offer) {
+                let text = format!("the job waits for another coordinator: it wants {shortfall}");
                 self.record(&record.id, vec![EventBody::Note { rank: None, text }]);
             }
             tokio::spawn(driver.run(received));
@@ -148,17 +158,14 @@ impl Registry {
     }
 
     /// Makes a job this coordinator's own.
-    fn adopt(&self, record: &Record, spec: JobSpec, order: u64) -> (Driver, UnboundedReceiver<Inbox>) {
+    fn adopt(&self, id: &JobId, spec: JobSpec) -> Option<(Driver, UnboundedReceiver<Inbox>)> {
         let (inbox, received) = unbounded_channel();
         let mut jobs = self.lock();
-        let entry = jobs.all.entry(record.id.clone()).or_insert_with(|| Entry::of(record.clone()));
+        let entry = jobs.all.get_mut(id)?;
         entry.inbox = Some(inbox);
         // Attendants that come back have the old one.
-        entry.token = record.worker_token.clone().map_or_else(|| random_hex(16), |token| token.0);
-        entry.order = order;
-        // Until its workers are gone it holds their slots.
-        entry.started = record.state != JobState::Queued;
-        (self.driver(entry, spec), received)
+        entry.token = entry.record.worker_token.clone().map_or_else(|| random_hex(16), |token| token.0);
+        Some((self.driver(entry, spec), received))
     }
 
     fn give_up(&self, id: &JobId, why: &str) {
@@ -171,36 +178,54 @@ impl Registry {
         self.record(id, vec![EventBody::Failure(report), state]);
     }
 
-    /// Starts queued jobs in their order, as far as slots reach. A job that does not fit holds up those
-    /// behind it, or it might wait for ever; one that never will does not.
+    /// Starts those jobs that wait whose turn it is.
     pub(crate) fn schedule(&self) {
         let mut jobs = self.lock();
         if jobs.ending {
             return;
         }
-        let slots = self.0.config.slots;
-        let used: u32 = jobs
-            .all
-            .values()
-            .filter(|e| e.started && !e.record.state.is_final())
-            .map(|e| e.record.slots())
-            .sum();
-        let mut free = slots.saturating_sub(used);
-        let mut waiting: Vec<&mut Entry> = jobs
-            .all
-            .values_mut()
-            .filter(|e| !e.started && !e.record.state.is_final() && e.record.slots() <= slots)
-            .collect();
-        waiting.sort_by_key(|e| e.order);
-        for entry in waiting {
-            if entry.record.slots() > free {
-                break;
-            }
-            free -= entry.record.slots();
+        for (id, verdict) in jobs.verdicts(self.0.config.offer()) {
+            let (Verdict::Starts(grant), Some(entry)) = (verdict, jobs.all.get_mut(&id)) else { continue };
             entry.started = true;
+            // Its driver writes it down with the job's memory, before anything is launched.
+            entry.record.gpus = grant.gpus;
             if let Some(inbox) = &entry.inbox {
                 // A driver that is gone has recorded the job's end.
                 inbox.send(Inbox::Event(job::Event::Start)).ok();
+            }
+        }
+    }
+
+    /// Why each job that waits does so.
+    pub(crate) fn waits(&self) -> BTreeMap<JobId, Wait> {
+        let wait = |(id, verdict)| match verdict {
+            Verdict::Waits(wait) => Some((id, wait)),
+            // Its start is under way.
+            Verdict::Starts(_) => None,
+        };
+        self.lock().verdicts(self.0.config.offer()).into_iter().filter_map(wait).collect()
+    }
+
+    /// What all jobs at work hold together: slots, and GPUs.
+    pub(crate) fn held(&self) -> (u32, u32) {
+        let jobs = self.lock();
+        let grants = jobs.all.values().filter_map(Entry::holds);
+        grants.fold((0, 0), |(slots, gpus), grant| (slots + grant.slots, gpus + grant.gpus.len() as u32))
+    }
+
+    /// What a worker in each of these slots is to find in `CUDA_VISIBLE_DEVICES`; `None` where that is not the
+    /// coordinator's business.
+    pub(crate) fn visible_gpus(&self, id: &JobId, slots: impl Iterator<Item = u32>) -> Option<String> {
+        let names = self.0.config.gpus.as_ref()?;
+        let jobs = self.lock();
+        let entry = jobs.all.get(id)?;
+        match entry.need {
+            // Workers choose those that the spec names, by their numbers.
+            Need::Named(_) | Need::Nothing => None,
+            Need::Slots(_) => Some(String::new()),
+            Need::Gpus(_) => {
+                let name = |slot: u32| names.get(*entry.record.gpus.get(slot as usize)? as usize).cloned();
+                Some(slots.filter_map(name).collect::<Vec<_>>().join(","))
             }
         }
     }
@@ -222,5 +247,22 @@ impl Registry {
         for inbox in open {
             inbox.closed().await;
         }
+    }
+}
+
+impl Jobs {
+    /// What becomes of those that wait, the first one first.
+    fn verdicts(&self, offer: Offer) -> Vec<(JobId, Verdict)> {
+        let mut free = Free::all(offer);
+        self.all.values().filter_map(Entry::holds).for_each(|held| free.hold(&held));
+        let waits = |e: &&Entry| !e.started && !e.record.state.is_final() && e.inbox.is_some();
+        let waiting = self.all.values().filter(waits).map(|e| Waiting {
+            id: e.record.id.clone(),
+            begun: e.record.memory.as_ref().is_some_and(|memory| memory.begun),
+            priority: e.record.priority,
+            order: e.record.order,
+            need: e.need.clone(),
+        });
+        placement::decide(offer, free, waiting.collect())
     }
 }

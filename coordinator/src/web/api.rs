@@ -14,6 +14,7 @@ use crate::driver::log_folder;
 use crate::job::Stage;
 use crate::logs;
 use crate::metrics::Reason;
+use crate::placement::Wait;
 use crate::registry::{Gang, Registry};
 use crate::store::Record;
 
@@ -43,6 +44,11 @@ pub(super) struct Head {
     started_unix_ms: Option<u64>,
     finished_unix_ms: Option<u64>,
     workers: u32,
+    priority: i32,
+    /// What it waits for in the queue, for people.
+    waits: Option<String>,
+    /// GPUs that it was given, by number.
+    gpus: Vec<u32>,
     progress: Option<Progress>,
 }
 
@@ -59,7 +65,7 @@ struct Row {
 }
 
 impl Head {
-    fn of(record: &Record) -> Self {
+    fn of(record: &Record, waits: Option<&Wait>) -> Self {
         Self {
             id: record.id.clone(),
             name: record.name.clone(),
@@ -69,18 +75,21 @@ impl Head {
             started_unix_ms: record.started_unix_ms,
             finished_unix_ms: record.finished_unix_ms,
             workers: record.processes,
+            priority: record.priority,
+            waits: waits.map(ToString::to_string),
+            gpus: record.gpus.clone(),
             progress: record.progress.clone(),
         }
     }
 }
 
-impl From<Record> for Row {
-    fn from(record: Record) -> Self {
+impl Row {
+    fn of(record: Record, waits: Option<&Wait>) -> Self {
         let figure = |key: &str| record.results.as_ref().and_then(|results| results.get(key)).cloned();
         Self {
             exact: figure("exact"),
             f1: figure("f1"),
-            head: Head::of(&record),
+            head: Head::of(&record, waits),
             failure: record.failure.map(|report| report.code),
         }
     }
@@ -128,7 +137,7 @@ impl Job {
         let record = registry.get(id)?;
         Some(Self {
             ranks: ranks_of(registry.gang(id)),
-            head: Head::of(&record),
+            head: Head::of(&record, registry.waits().get(id)),
             output_dir: record.output_dir,
             submitter: record.submitter,
             failure: record.failure,
@@ -146,7 +155,16 @@ pub(super) fn unknown(id: &str) -> Refusal {
 /// The newest jobs, newest first, and how many there are in all.
 pub(super) fn listing(registry: &Registry, limit: usize) -> Value {
     let (records, total) = registry.newest(limit);
-    json!({"total": total, "jobs": records.into_iter().map(Row::from).collect::<Vec<_>>()})
+    let waits = registry.waits();
+    let row = |record: Record| {
+        let wait = waits.get(&record.id);
+        Row::of(record, wait)
+    };
+    let jobs: Vec<Row> = records.into_iter().map(row).collect();
+    let (offer, (slots_held, gpus_held)) = (registry.config().offer(), registry.held());
+    let room =
+        json!({"slots": offer.slots, "slots_held": slots_held, "gpus": offer.gpus, "gpus_held": gpus_held});
+    json!({"total": total, "room": room, "jobs": jobs})
 }
 
 /// What the page must know of the coordinator, and of who looks at it.

@@ -27,7 +27,7 @@ fn with<T>(token: &str, message: T) -> Request<T> {
 type Jobs = JobsClient<Channel>;
 
 async fn list(jobs: &mut Jobs, token: &str) -> Result<usize, Status> {
-    Ok(jobs.list(with(token, pb::ListRequest {})).await?.into_inner().jobs.len())
+    Ok(jobs.list(with(token, pb::ListRequest::default())).await?.into_inner().jobs.len())
 }
 
 async fn submit(jobs: &mut Jobs, token: &str) -> Result<String, Status> {
@@ -51,13 +51,13 @@ async fn refused(service: &Service, admin: &str, reason: &str) -> u64 {
 async fn a_role_may_do_what_it_says_and_nothing_more() {
     let folder = folder();
     let (mut service, tokens) = guarded(folder.path()).await;
-    assert!(service.grpc.list(pb::ListRequest {}).await.is_ok(), "without a token everybody may");
+    assert!(service.grpc.list(pb::ListRequest::default()).await.is_ok(), "without a token everybody may");
     let make = |name: &str, role| tokens.create(name, role).unwrap();
     let (reader, ada, bob) = (make("eve", Role::Read), make("ada", Role::Submit), make("bob", Role::Submit));
     let admin = make("root", Role::Admin);
     let mut jobs = service.grpc.clone();
 
-    let nobody = jobs.list(pb::ListRequest {}).await.unwrap_err();
+    let nobody = jobs.list(pb::ListRequest::default()).await.unwrap_err();
     assert_eq!(nobody.code(), Code::Unauthenticated, "{nobody}");
     assert!(nobody.message().contains("SQUADCTL_TOKEN"), "{nobody}");
     let wrong = list(&mut jobs, &format!("{reader}0")).await.unwrap_err();
@@ -158,7 +158,7 @@ async fn tokens_that_cannot_be_read_close_the_door() {
     let folder = folder();
     let (mut service, _) = guarded(folder.path()).await;
     std::fs::write(folder.path().join("state/tokens.json"), "{").unwrap();
-    let refused = service.grpc.list(pb::ListRequest {}).await.unwrap_err();
+    let refused = service.grpc.list(pb::ListRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Internal, "{refused}");
     assert!(refused.message().contains("tokens.json"), "{refused}");
     assert_eq!(get(service.web, "/api/jobs").await.status, 500);

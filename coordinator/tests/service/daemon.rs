@@ -262,12 +262,12 @@ async fn a_job_that_comes_while_the_server_ends_is_refused_and_not_remembered() 
     let refused = user.try_submit(&spec("succeed", 1, 10.0)).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
     assert!(refused.message().contains("is ending and takes no more jobs"), "{refused}");
-    let listed = user.grpc.list(pb::ListRequest {}).await.unwrap().into_inner().jobs;
+    let listed = user.grpc.list(pb::ListRequest::default()).await.unwrap().into_inner().jobs;
     assert_eq!(listed.iter().map(|j| &j.id).collect::<Vec<_>>(), [&job]);
     drop(user);
     within("the end of the server", ended).await.unwrap().unwrap();
     let mut service = Service::start(folder.path(), 2).await;
-    let listed = service.grpc.list(pb::ListRequest {}).await.unwrap().into_inner().jobs;
+    let listed = service.grpc.list(pb::ListRequest::default()).await.unwrap().into_inner().jobs;
     assert_eq!(listed.len(), 1, "{listed:?}");
     service.stop().await;
 }

@@ -94,6 +94,7 @@ pub(crate) fn config(root: &Path, slots: u32) -> Config {
         store: StoreLocation::File(root.join("state/jobs.sqlite")),
         worker_program: Some(fake_worker()),
         slots,
+        gpus: None,
         threads: Some(1),
         allowed: Some(vec![root.to_owned()]),
         limits: Limits::default(),

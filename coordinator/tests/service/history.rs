@@ -50,7 +50,7 @@ async fn history_outlives_the_coordinator() {
 
     let mut service = Service::start(folder.path(), 2).await;
     assert_eq!((service.get(&good).await, service.get(&bad).await), (good_job, bad_job));
-    let listed = service.grpc.list(pb::ListRequest {}).await.unwrap().into_inner().jobs;
+    let listed = service.grpc.list(pb::ListRequest::default()).await.unwrap().into_inner().jobs;
     assert_eq!(listed.iter().map(|j| &j.id).collect::<Vec<_>>(), [&good, &bad]);
     let after = service.end(&good).await;
     assert_eq!(states(&after), states(&before));

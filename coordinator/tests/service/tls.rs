@@ -51,7 +51,7 @@ fn trust(root: &Path, user: Option<&str>) -> Trust {
 async fn list(url: &str, trust: &Trust, token: Option<&str>) -> Result<usize, Status> {
     let endpoint = endpoint(url, trust).unwrap();
     let channel = endpoint.connect().await.map_err(|error| Status::unavailable(format!("{error:?}")))?;
-    let mut request = Request::new(pb::ListRequest {});
+    let mut request = Request::new(pb::ListRequest::default());
     if let Some(token) = token {
         Bearer::new(token, &endpoint).unwrap().put(&mut request);
     }

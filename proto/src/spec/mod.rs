@@ -58,6 +58,11 @@ pub struct JobSpec {
     /// What to do about failures.
     #[serde(default)]
     pub fault: Fault,
+    /// Of the jobs that wait at a daemon the one with the greatest priority is first, of equal ones the oldest. Jobs at
+    /// work are not disturbed.
+    #[serde(default)]
+    #[schemars(range(min = -100, max = 100))]
+    pub priority: i32,
     /// Folder for everything that the job writes. Relative paths start at the spec's folder under
     /// `run`, at the daemon's root under `submit`, at the current folder with `--recipe`.
     #[schemars(length(min = 1))]

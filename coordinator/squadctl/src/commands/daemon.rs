@@ -14,11 +14,12 @@ use crate::{report, ticket_file};
 
 /// Hands a job to a daemon.
 pub(super) async fn submit(
-    (arguments, external): (SpecArgs, ExternalArgs),
-    wait: bool,
+    (mut arguments, external): (SpecArgs, ExternalArgs),
+    (priority, wait): (Option<i32>, bool),
     server: ServerArgs,
     output: Output,
 ) -> anyhow::Result<Verdict> {
+    arguments.overrides.extend(priority.map(|priority| format!("priority={priority}")));
     let file = JobFile::read(&arguments)?;
     let client = Client::connect(&server).await?;
     let processes = arguments.processes.unwrap_or(0);
@@ -48,6 +49,7 @@ pub(super) async fn submit(
 /// Lists a daemon's jobs. Specs are left out: `get` has them.
 pub(super) async fn list(server: ServerArgs, output: Output) -> anyhow::Result<Verdict> {
     let mut jobs = Client::connect(&server).await?.list().await?;
+    // An older daemon sends them all the same.
     jobs.iter_mut().for_each(|job| job.spec = None);
     if jobs.is_empty() && !output.is_json() {
         output.talk("no jobs yet; squadctl submit SPEC adds one");

@@ -23,16 +23,18 @@ use anyhow::Context;
 use crate::cli::Command;
 use crate::fault::Verdict;
 use crate::output::Output;
+use crate::top;
 
 /// Does what the user asked for.
 pub(crate) fn perform(command: Command, output: &Output) -> anyhow::Result<Verdict> {
     let output = *output;
     match command {
         Command::Run(arguments) => with_runtime(run::run(*arguments, output)),
-        Command::Submit { spec, external, wait, server } => {
-            with_runtime(daemon::submit((spec, external), wait, server, output))
+        Command::Submit { spec, external, priority, wait, server } => {
+            with_runtime(daemon::submit((spec, external), (priority, wait), server, output))
         }
         Command::List { server } => with_runtime(daemon::list(server, output)),
+        Command::Top(arguments) => with_runtime(top::top(arguments, output)),
         Command::Get { job } => with_runtime(daemon::get(job, output)),
         Command::Watch { job } => with_runtime(daemon::watch(job, output)),
         Command::Logs { job, rank, follow, tail } => {

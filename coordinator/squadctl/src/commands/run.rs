@@ -55,6 +55,8 @@ pub(super) async fn run(arguments: RunArgs, output: Output) -> anyhow::Result<Ve
         store: StoreLocation::Memory,
         worker_program: if matches!(workers, Workers::Here) { Some(find_worker_program()?) } else { None },
         slots: processes,
+        // There is one job, which has whatever there is.
+        gpus: None,
         threads: None,
         // Whoever runs a job here may name what they may read and write themselves.
         allowed: None,

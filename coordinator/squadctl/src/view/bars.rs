@@ -1,10 +1,10 @@
 //! A live bar for each phase.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use squad_proto::{Event, EventBody, Phase, Progress};
+use squad_proto::{Event, EventBody, Pace, Phase, Progress};
 
 use super::View;
-use crate::figures::{self, Pace};
+use crate::figures;
 
 /// Bars that redraw themselves; lines scroll above them.
 pub(super) struct Bars {
@@ -45,8 +45,8 @@ impl Bars {
             bar.set_prefix(progress.phase.as_str());
             Current { phase: progress.phase, label: progress.label.clone(), bar, pace: Pace::default() }
         });
-        let eta =
-            current.pace.observe(unix_ms, progress).map(|rest| format!("ETA {}", figures::duration(rest)));
+        current.pace.observe(unix_ms, progress);
+        let eta = current.pace.rest().map(|rest| format!("ETA {}", figures::duration(rest)));
         let parts = [progress.label.clone(), figures::of(progress), eta.unwrap_or_default()];
         let shown: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         current.bar.set_length(progress.total);

@@ -1,9 +1,9 @@
 //! Occasional lines, for logs of other programs and for pipes.
 
-use squad_proto::{Event, EventBody, Phase, Progress};
+use squad_proto::{Event, EventBody, Pace, Phase, Progress};
 
 use super::View;
-use crate::figures::{self, Pace};
+use crate::figures;
 
 /// Least time between two lines of one phase, by the clock of the events: a replayed job is as brief as one
 /// that was followed.
@@ -27,10 +27,8 @@ impl<W: FnMut(&str) + Send> Lines<W> {
             .last
             .as_ref()
             .filter(|(phase, label, _)| (*phase, label) == (progress.phase, &progress.label));
-        if same.is_none() {
-            self.pace = Pace::default();
-        }
-        let rest = self.pace.observe(unix_ms, progress);
+        self.pace.observe(unix_ms, progress);
+        let rest = self.pace.rest();
         let due = same.is_none_or(|(_, _, at)| unix_ms.saturating_sub(*at) >= EVERY_MS);
         if !due && progress.done < progress.total {
             return;

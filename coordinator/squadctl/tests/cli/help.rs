@@ -6,6 +6,7 @@ const COMMANDS: &[&str] = &[
     "run",
     "submit",
     "list",
+    "top",
     "get",
     "watch",
     "logs",

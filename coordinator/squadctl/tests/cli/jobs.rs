@@ -16,6 +16,13 @@ fn list_and_get_show_jobs() {
     assert!(lines[0].starts_with("JOB"), "{}", list.stdout);
     assert!(lines[1].starts_with("good-1a") && lines[1].ends_with("EM 41.25  F1 55.50"), "{}", list.stdout);
     assert!(lines[2].contains("failed") && lines[2].ends_with("SQ-004"), "{}", list.stdout);
+    assert!(
+        lines[4].contains("  3  ") && lines[4].ends_with("waits for 2 slots, 0 are free"),
+        "{}",
+        list.stdout
+    );
+    let waiting = daemon.call(&["get", "long-4d"]).stdout;
+    assert!(waiting.contains("waiting   waits for 2 slots, 0 are free\n"), "{waiting}");
     let ids: Vec<Value> = daemon
         .call(&["list", "--output", "json"])
         .json()
@@ -132,6 +139,17 @@ fn a_submitted_spec_arrives_as_it_was_meant() {
         json!({"task": "evaluate", "checkpoint": "all"})
     );
     assert_eq!(seen.processes, 3);
+
+    for (flags, priority) in [(&["--priority", "-7"][..], -7), (&["--set", "priority=2", "--priority=9"], 9)]
+    {
+        assert_eq!(submit(flags).code, 0);
+        let seen = daemon.submitted.lock().unwrap().take().unwrap();
+        let spec: Value = serde_json::from_str(&seen.spec_json).unwrap();
+        assert_eq!(spec["priority"], priority);
+    }
+    let refused = submit(&["--priority", "101"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("priority: found 101; allowed: at most 100"), "{}", refused.stderr);
 
     assert_eq!(submit(&["--eval-only", "--output", "json"]).json(), json!({"id": "good-1a"}));
     assert_eq!(daemon.submitted.lock().unwrap().take().unwrap().processes, 0, "as the spec says");

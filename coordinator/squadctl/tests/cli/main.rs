@@ -16,6 +16,7 @@ mod render;
 mod run;
 mod scripted;
 mod specs;
+mod top;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

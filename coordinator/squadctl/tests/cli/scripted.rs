@@ -81,7 +81,9 @@ impl Script {
         bad.failure = Some((&failure()).into());
         let cancelled = *self.cancelled.borrow();
         let long = job("long-3c", if cancelled { JobState::Cancelled } else { JobState::Running });
-        vec![good, bad, long, job("long-4d", JobState::Queued)]
+        let mut queued = job("long-4d", JobState::Queued);
+        (queued.waits, queued.priority) = ("waits for 2 slots, 0 are free".into(), 3);
+        vec![good, bad, long, queued]
     }
 
     fn find(&self, id: &str) -> Result<pb::Job, Status> {
@@ -135,7 +137,8 @@ impl Jobs for Script {
     }
 
     async fn list(&self, _: Request<pb::ListRequest>) -> Result<Response<pb::ListReply>, Status> {
-        Ok(Response::new(pb::ListReply { jobs: self.jobs() }))
+        let room = pb::Room { slots: 2, slots_held: 2, gpus: None, gpus_held: 0 };
+        Ok(Response::new(pb::ListReply { jobs: self.jobs(), room: Some(room) }))
     }
 
     async fn cancel(&self, request: Request<pb::CancelRequest>) -> Result<Response<pb::Job>, Status> {

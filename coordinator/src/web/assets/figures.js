@@ -69,6 +69,12 @@ export function position(progress) {
   return `${progress.phase}${label} ${count(progress.done)} of ${count(progress.total)}`;
 }
 
+/// How much of what there is for workers is in use.
+export function use({ slots, slots_held, gpus, gpus_held }) {
+  const gpu = gpus === null ? "" : ` · ${count(gpus_held)} of ${count(gpus)} GPUs`;
+  return `${count(slots_held)} of ${count(slots)} slots${gpu} in use`;
+}
+
 /// How long a job took, or takes until now.
 export function taken(job) {
   if (!job.started_unix_ms) return "";

@@ -75,7 +75,7 @@ class JobPage {
   update(job) {
     const before = this.job;
     this.job = job;
-    if (!before || before.state !== job.state || before.reason !== job.reason) this.showState(job);
+    if (!before || ["state", "reason", "waits"].some((key) => before[key] !== job[key])) this.showState(job);
     say(this.since, ago(job.created_unix_ms));
     say(this.span, taken(job) || "–");
     this.showProgress(job);
@@ -90,9 +90,11 @@ class JobPage {
       element("button", { class: "danger", type: "button", click: () => this.confirm() }, "Cancel the job");
     fill(this.parts.head,
       element("div", { class: "title" }, element("h1", {}, job.name), badge(job.state), cancel),
-      !job.failure && element("p", { class: "reason" }, job.reason), facts([
+      !job.failure && element("p", { class: "reason" }, job.waits ?? job.reason), facts([
         ["Job", job.id],
         ["Workers", count(job.workers)],
+        ["Priority", String(job.priority)],
+        ["GPUs", job.gpus.join(", ")],
         ["Submitted", this.since],
         [isFinal(job.state) ? "Took" : "Runs for", this.span],
         ["Model", job.spec.model],

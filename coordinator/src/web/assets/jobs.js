@@ -1,7 +1,7 @@
 // The list of jobs.
 
 import { Bar, badge, element, fill, say } from "./dom.js";
-import { Pace, ago, count, duration, isFinal, moment, position, taken } from "./figures.js";
+import { Pace, ago, count, duration, isFinal, moment, position, taken, use } from "./figures.js";
 import { follow } from "./server.js";
 
 /// How often "3 min ago" is brought up to date.
@@ -12,13 +12,15 @@ export function showJobs(main) {
   document.title = "Jobs · Squadron";
   const body = element("ul", { class: "jobs", "aria-label": "Jobs, the newest first" });
   const more = element("p", { class: "quiet" });
-  fill(main, element("h1", {}, "Jobs"), body, more);
+  const room = element("span", { class: "quiet" });
+  fill(main, element("div", { class: "title" }, element("h1", {}, "Jobs"), room), body, more);
   say(more, "Asking the coordinator …");
   const rows = new Map();
   let last = null;
 
   function show(list) {
     last = list;
+    say(room, use(list.room));
     const nodes = list.jobs.map((job) => {
       if (!rows.has(job.id)) rows.set(job.id, new Row(job));
       return rows.get(job.id).update(job);
@@ -64,13 +66,14 @@ class Row {
     this.state.dataset.state = job.state;
     say(this.state, job.state);
     const bare = isFinal(job.state) || !job.progress;
-    this.bar.node.hidden = bare;
+    this.bar.node.hidden = bare || Boolean(job.waits);
     if (job.progress) this.bar.update(job.progress.done, job.progress.total, `${job.name}: ${position(job.progress)}`);
     say(this.doing, this.sentence(job));
     this.doing.title = job.reason;
     const workers = job.workers === 1 ? "1 worker" : `${count(job.workers)} workers`;
     const span = isFinal(job.state) && taken(job);
-    say(this.when, [ago(job.created_unix_ms), span && `took ${span}`, workers].filter(Boolean).join(" · "));
+    const priority = job.priority !== 0 && `priority ${job.priority}`;
+    say(this.when, [ago(job.created_unix_ms), span && `took ${span}`, workers, priority].filter(Boolean).join(" · "));
     this.when.title = `submitted ${moment(job.created_unix_ms)}`;
     return this.node;
   }
@@ -80,6 +83,7 @@ class Row {
     if (job.state === "succeeded" && typeof job.f1 === "number") {
       return `EM ${job.exact.toFixed(2)} · F1 ${job.f1.toFixed(2)}`;
     }
+    if (job.waits) return job.waits;
     if (isFinal(job.state) || !job.progress) return job.reason;
     const left = this.pace.observe(Date.now(), job.progress);
     return position(job.progress) + (left === null ? "" : ` · ${duration(left)} left`);
