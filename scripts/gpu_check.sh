@@ -83,7 +83,7 @@ check() {
   chosen "$name" || return 0
   if timeout --kill-after=5 "$limit" "$@" >"$log/out" 2>&1; then
     passed=$((passed + 1)); printf 'PASS  %s (%s s)\n' "$name" $((SECONDS - started))
-    grep -E 'differ|loss|examples/s|after [0-9]|NCCL' "$log/out" | sed 's/^/  /' | head -20
+    grep -E 'differ|loss|examples/s|after [0-9]|NCCL|GB/s' "$log/out" | sed 's/^/  /' | head -20
   else
     failed=$((failed + 1)); printf 'FAIL  %s (%s s)\n' "$name" $((SECONDS - started))
     sed 's/^/  | /' "$log/out" | tail -25
@@ -110,6 +110,10 @@ for test in steps_on_a_gpu_are_the_cpus half_formats_are_near_32_bits_and_an_ove
   nccl_alone_changes_nothing two_ranks_by_nccl_sum_as_the_ring_does a_rank_whose_peer_dies_ends_with_an_error bench_steps; do
   check "$test" "$pack/gpu-tests" --exact "$test" --ignored --nocapture
 done
+
+# All-reduce between all GPUs of the machine; with one it is NCCL's own cost.
+check bench_allreduce_nccl "$pack/squadctl" bench allreduce --np "$(nvidia-smi -L | wc -l)" --transport nccl \
+  --sizes 4KiB..64MiB --seconds 0.2
 
 # The same job on both devices, by the programs that users run.
 tune() {

@@ -1,5 +1,6 @@
 //! Bad input: one clear sentence, the designed exit code, nothing left behind.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
+#![allow(clippy::print_stderr, reason = "what is skipped is said")]
 
 use serde_json::json;
 use squad_tests::{Job, minilm};
@@ -93,4 +94,20 @@ fn an_output_folder_that_is_a_file() {
     assert!([1, 2].contains(&run.code()), "{}", run.stderr());
     assert!(run.stderr().contains("out"), "{}", run.stderr());
     assert_eq!(std::fs::read_to_string(job.path("out")).unwrap(), "in the way");
+}
+
+#[test]
+fn sums_on_gpus_that_are_not_there() {
+    let job = Job::new();
+    let bench =
+        job.squadctl(&["bench", "allreduce", "--transport", "nccl", "--sizes", "4KiB", "--seconds", "0.01"]);
+    let text = bench.stderr();
+    if bench.code() == 0 {
+        eprintln!("SKIPPED: this machine has two GPUs and NCCL");
+        return;
+    }
+    // Both ranks say it, and none waits for the other.
+    assert_eq!(bench.code(), 1, "{text}");
+    assert!(text.contains("NVIDIA driver") || text.contains("NCCL"), "{text}");
+    assert!(text.contains("rank 0 failed") && !text.contains("panicked"), "{text}");
 }

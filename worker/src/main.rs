@@ -17,6 +17,7 @@ mod plan;
 mod predict;
 mod probe;
 mod progress;
+mod rank;
 mod session;
 mod shape;
 mod verify;
@@ -58,6 +59,9 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Answer one question with a fine-tuned model.
     Predict(predict::PredictArgs),
+    /// Be one of the ranks of squadctl bench allreduce --transport nccl. Reads what to do from standard input.
+    #[command(hide = true)]
+    Rank,
     /// Tell what this machine has: cores, kernels, libtorch, GPUs, NCCL.
     Probe(probe::ProbeArgs),
     /// Hold a model against values that another program computed with its weights.
@@ -99,6 +103,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::tell(&args),
         Command::Predict(args) => predict::predict(&args),
         Command::Probe(args) => probe::probe(&args),
+        Command::Rank => rank::measure(),
         Command::Verify(args) => verify::verify(&args),
         Command::Man { folder } => write_manual(&folder),
     };

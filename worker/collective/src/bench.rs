@@ -1,6 +1,8 @@
 //! Measuring all-reduce, with the method that the usual programs for it have: before each repetition all
 //! ranks fill their buffers anew and meet; the slowest rank's time counts; the figure is the median.
 
+mod rank;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +13,7 @@ use crate::pace::Pace;
 use crate::{Buffer, Collective, RingListener, Topology};
 
 /// Repetitions that are not counted, at each size.
-const WARM_UP: usize = 2;
+pub(crate) const WARM_UP: usize = 2;
 
 /// Bytes that the bound is measured over, about: the other ranks wait meanwhile.
 const BOUND_BYTES: usize = 8 << 30;
@@ -81,6 +83,7 @@ pub struct Row {
 }
 
 pub use crate::shm::bound;
+pub use rank::{Orders, take_part};
 
 /// As [`crate::connect`], with a link that lets so many gigabits a second pass each way, over all connections of this rank
 /// together. Only what goes over TCP is held back.
@@ -112,15 +115,32 @@ fn value(rank: usize, index: usize) -> f32 {
     (index % 97 + rank) as f32
 }
 
+/// How often a buffer of so many bytes is reduced. Every rank must come to the same number: it depends on nothing that
+/// a rank measures.
+pub(crate) fn repetitions(plan: &Plan, bytes: usize) -> usize {
+    (plan.seconds / (4e-9 * bytes as f64 + 1e-4)).clamp(5.0, MOST) as usize
+}
+
+/// Whether these are the sums of what the ranks of a world put there.
+pub(crate) fn is_right(sums: &[f32], world: usize, tolerance: f32) -> bool {
+    let sum = |index| (world * (index % 97) + world * (world - 1) / 2) as f32;
+    let right = |(index, value): (usize, &f32)| (value - sum(index)).abs() <= tolerance * sum(index);
+    sums.iter().enumerate().all(right)
+}
+
+/// What rank `rank` puts into `len` floats.
+pub(crate) fn source(rank: usize, len: usize) -> Vec<f32> {
+    (0..len).map(|index| value(rank, index)).collect()
+}
+
 fn measure(collective: &mut dyn Collective, bytes: usize, plan: &Plan) -> Result<Row, CollectiveError> {
     let (rank, world, len) = (collective.rank(), collective.world(), bytes / size_of::<f32>());
-    let source: Vec<f32> = (0..len).map(|index| value(rank, index)).collect();
+    let source = source(rank, len);
     let mut buffer = match plan.memory {
         Memory::Collective => collective.buffer(len)?,
         Memory::Caller => Buffer::from(vec![0.0; len]),
     };
-    // Every rank must come to the same number: it depends on nothing that a rank measures.
-    let iters = (plan.seconds / (4e-9 * bytes as f64 + 1e-4)).clamp(5.0, MOST) as usize;
+    let iters = repetitions(plan, bytes);
     let (mut times, mut correct) = (Vec::with_capacity(iters), true);
     for repetition in 0..WARM_UP + iters {
         buffer.copy_from_slice(&source);
@@ -129,33 +149,38 @@ fn measure(collective: &mut dyn Collective, bytes: usize, plan: &Plan) -> Result
         collective.all_reduce_buffer(&mut buffer, len)?;
         let took = begun.elapsed().as_secs_f64();
         if repetition < WARM_UP {
-            let sum = |index| (world * (index % 97) + world * (world - 1) / 2) as f32;
-            let right = |index, value: f32| (value - sum(index)).abs() <= plan.tolerance * sum(index);
-            correct &= buffer.iter().enumerate().all(|(index, value)| right(index, *value));
+            correct &= is_right(&buffer, world, plan.tolerance);
         } else {
             times.push(took);
         }
     }
     let (times, correct) = slowest(collective, &times, correct)?;
-    let median = times[times.len() / 2];
-    let algbw = bytes as f64 / median / 1e9;
-    let busbw = algbw * bus_factor(world);
     drop(buffer);
     let bound = (rank == 0 && collective.transport() == "shm" && plan.memory == Memory::Collective)
         .then(|| bound(world, bytes, iters.min(200).min(BOUND_BYTES.div_ceil((bytes * world).max(1))).max(3)))
         .and_then(Result::ok);
     collective.barrier()?;
-    Ok(Row {
-        bytes,
-        iters,
-        median_s: median,
-        p99_s: times[(times.len() * 99 / 100).min(times.len() - 1)],
-        algbw,
-        busbw,
-        correct,
-        bound,
-        share_of_bound: bound.map(|bound| busbw / bound),
-    })
+    let row = Row::of(bytes, world, &times, correct);
+    Ok(Row { bound, share_of_bound: bound.map(|bound| row.busbw / bound), ..row })
+}
+
+impl Row {
+    /// From the times in order of length.
+    pub(crate) fn of(bytes: usize, world: usize, times: &[f64], correct: bool) -> Row {
+        let median = times[times.len() / 2];
+        let algbw = bytes as f64 / median / 1e9;
+        Row {
+            bytes,
+            iters: times.len(),
+            median_s: median,
+            p99_s: times[(times.len() * 99 / 100).min(times.len() - 1)],
+            algbw,
+            busbw: algbw * bus_factor(world),
+            correct,
+            bound: None,
+            share_of_bound: None,
+        }
+    }
 }
 
 /// From bytes of the buffer to bytes that each rank sends.
@@ -164,7 +189,7 @@ pub(crate) fn bus_factor(world: usize) -> f64 {
 }
 
 /// Each repetition's time on its slowest rank, in order of length, and whether all ranks had right sums.
-fn slowest(
+pub(crate) fn slowest(
     collective: &mut dyn Collective,
     times: &[f64],
     correct: bool,

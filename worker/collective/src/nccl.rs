@@ -14,6 +14,7 @@
 //! Sums have the same bits on all ranks, but in an order that NCCL chooses: they agree with the ring's within rounding.
 
 mod api;
+mod bench;
 mod communicator;
 mod device;
 mod issue;
@@ -21,6 +22,7 @@ mod issue;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use bench::bench;
 pub use communicator::{Communicator, Options, Reducing};
 pub use device::{DeviceBuffer, Mark};
 

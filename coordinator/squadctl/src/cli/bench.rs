@@ -23,6 +23,7 @@ Examples:
   squadctl bench allreduce
   squadctl bench allreduce --np 4 --transport tcp --sizes 64KiB..16MiB
   squadctl bench allreduce --np 4 --hosts 2 --compression bf16
+  squadctl bench allreduce --np 4 --transport nccl
   squadctl bench allreduce --link-gbps 1 --plot scaling.svg
   squadctl bench allreduce --memory caller --plot allreduce.svg --output json"
     )]
@@ -175,6 +176,8 @@ pub(crate) enum Carrier {
     Hierarchical,
     /// TCP over loopback through rank 0, which sums for all.
     Server,
+    /// NCCL between GPUs, of which rank N has the one of number N.
+    Nccl,
 }
 
 /// How values travel over TCP.

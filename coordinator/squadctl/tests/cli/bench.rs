@@ -73,6 +73,8 @@ fn what_cannot_be_measured_is_said() {
         (&["--np", "0"], "--np"),
         (&["--link-gbps", "0"], "--link-gbps 0"),
         (&["--link-gbps", "1", "--transport", "shm"], "--transport tcp, server or auto"),
+        (&["--link-gbps", "1", "--transport", "nccl"], "--transport tcp, server or auto"),
+        (&["--transport", "nccl", "--memory", "caller"], "--transport nccl sums in the memory of GPUs"),
     ] {
         let call = squadctl(&[&["bench", "allreduce"], arguments].concat());
         assert_eq!((call.code, call.stdout.as_str()), (2, ""), "{arguments:?}");

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::Version;
 use super::api::{Api, UniqueId};
-use super::device::{DeviceBuffer, Gpu, Mark, Stream};
+use super::device::{DeviceBuffer, Gpu, Mark, Memory, Stream};
 use super::issue::{Issued, Issuer, Shared, Task};
 use crate::{AbortHandle, Background, CollectiveError};
 
@@ -163,6 +163,16 @@ impl Communicator {
     #[must_use]
     pub fn abort_handle(&self) -> AbortHandle {
         AbortHandle::new(Arc::clone(&self.shared.aborted), || {})
+    }
+
+    /// Memory of `len` floats on this rank's GPU.
+    pub(super) fn memory(&self, len: usize) -> Result<Memory, CollectiveError> {
+        self.said(Memory::new(&self.gpu, len))
+    }
+
+    /// The driver's word as an error of this rank's.
+    pub(super) fn said<T>(&self, outcome: Result<T, String>) -> Result<T, CollectiveError> {
+        outcome.map_err(|problem| self.failed(problem))
     }
 
     fn failed(&self, problem: String) -> CollectiveError {

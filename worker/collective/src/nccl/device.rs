@@ -41,6 +41,55 @@ impl DeviceBuffer {
     }
 }
 
+/// Floats on a GPU that are this value's own.
+pub(super) struct Memory {
+    buffer: DeviceBuffer,
+    gpu: Arc<Gpu>,
+}
+
+impl Memory {
+    /// `len` floats of whatever content.
+    pub(super) fn new(gpu: &Arc<Gpu>, len: usize) -> Result<Self, String> {
+        gpu.make_current()?;
+        // SAFETY: the context is current. The driver gives nothing for nothing.
+        let address = unsafe { result::malloc_sync((len * size_of::<f32>()).max(1)) }.map_err(said)?;
+        Ok(Self { buffer: DeviceBuffer { address, len }, gpu: Arc::clone(gpu) })
+    }
+
+    /// Copies `values`, as many as there are here, to the GPU.
+    pub(super) fn write(&self, values: &[f32]) -> Result<(), String> {
+        assert_eq!(values.len(), self.buffer.len, "as many floats there as here");
+        self.gpu.make_current()?;
+        // SAFETY: the memory is there and has room for them.
+        unsafe { result::memcpy_htod_sync(self.buffer.address, values) }.map_err(said)
+    }
+
+    /// Copies what is there to `values`, which are as many.
+    pub(super) fn read(&self, values: &mut [f32]) -> Result<(), String> {
+        assert_eq!(values.len(), self.buffer.len, "as many floats here as there");
+        self.gpu.make_current()?;
+        // SAFETY: the memory is there; all bits are floats.
+        unsafe { result::memcpy_dtoh_sync(values, self.buffer.address) }.map_err(said)
+    }
+
+    /// The floats, to be summed.
+    ///
+    /// # Safety
+    /// As [`DeviceBuffer::from_raw`], and the copy must not outlive this.
+    pub(super) unsafe fn buffer(&self) -> DeviceBuffer {
+        self.buffer
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.gpu.make_current().is_ok() {
+            // SAFETY: made in `new`, freed once.
+            unsafe { result::free_sync(self.buffer.address) }.ok();
+        }
+    }
+}
+
 fn said(error: result::DriverError) -> String {
     format!("{:?}", error.0)
 }

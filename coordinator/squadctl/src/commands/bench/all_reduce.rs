@@ -7,9 +7,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, bail};
 use comfy_table::{CellAlignment, Table};
 use rand::Rng;
-use squad_collective::bench::{Report, Row};
+use squad_collective::bench::{Orders, Report, Row};
 
-use super::rank::Orders;
 use super::{links, plot};
 use crate::cli::{AllReduceArgs, Carrier, Owner, Rounding};
 use crate::fault::{BadUsage, Verdict};
@@ -39,6 +38,12 @@ impl Drop for Rank {
 pub(super) fn measure(arguments: &AllReduceArgs, output: Output) -> anyhow::Result<Verdict> {
     if !(arguments.seconds > 0.0 && arguments.seconds <= 3600.0) {
         return Err(BadUsage(format!("--seconds {}: more than 0, up to 3600", arguments.seconds)).into());
+    }
+    let plain = arguments.compression == Rounding::None && arguments.hosts == 1;
+    if arguments.transport == Carrier::Nccl && !(plain && arguments.memory == Owner::Collective) {
+        let problem =
+            "--transport nccl sums in the memory of GPUs: without --compression, --hosts and --memory caller";
+        return Err(BadUsage(problem.into()).into());
     }
     if let Some(link) = arguments.link_gbps {
         let scaling = links::measure(arguments, link)?;
@@ -96,7 +101,7 @@ pub(super) fn run(what: &Measurement) -> anyhow::Result<Report> {
     let mut ranks = Vec::new();
     let mut peers: Vec<SocketAddr> = Vec::new();
     for rank in 0..usize::from(what.np) {
-        let mut started = start().with_context(|| format!("cannot start rank {rank}"))?;
+        let mut started = start(what.carrier).with_context(|| format!("cannot start rank {rank}"))?;
         let mut address = String::new();
         started.answers.read_line(&mut address).context("cannot read a rank's address")?;
         peers.push(address.trim().parse().with_context(|| format!("rank {rank} told no address"))?);
@@ -114,6 +119,7 @@ pub(super) fn run(what: &Measurement) -> anyhow::Result<Report> {
                 Carrier::Tcp => "tcp",
                 Carrier::Hierarchical => "hierarchical",
                 Carrier::Server => "server",
+                Carrier::Nccl => "nccl",
             }
             .to_owned(),
             compression: match what.compression {
@@ -145,12 +151,14 @@ pub(super) fn run(what: &Measurement) -> anyhow::Result<Report> {
     serde_json::from_str(&line).context("rank 0 gave no report")
 }
 
-fn start() -> anyhow::Result<Rank> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(["bench", "rank"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
+fn start(carrier: Carrier) -> anyhow::Result<Rank> {
+    // What knows of GPUs is the worker.
+    let (program, arguments) = match carrier {
+        Carrier::Nccl => (squad_coordinator::find_worker_program()?, &["rank"][..]),
+        _ => (std::env::current_exe()?, &["bench", "rank"][..]),
+    };
+    let mut child =
+        Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
         bail!("a process without the pipes that were asked for");
     };
