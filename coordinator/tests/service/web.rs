@@ -84,7 +84,8 @@ async fn jobs_are_shown_as_squadctl_shows_them() {
     let folder = folder();
     let mut service = Service::start(folder.path(), 2).await;
     let empty = get(service.web, "/api/jobs").await;
-    assert_eq!((empty.status, empty.json()), (200, json!({"total": 0, "jobs": []})));
+    let room = json!({"slots": 2, "slots_held": 0, "gpus": null, "gpus_held": 0});
+    assert_eq!((empty.status, empty.json()), (200, json!({"total": 0, "jobs": [], "room": room})));
     let good = service.submit(&spec("succeed", 2, 10.0)).await;
     service.end(&good).await;
     let bad = service.submit(&spec("crash", 2, 10.0)).await;
