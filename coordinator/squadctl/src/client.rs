@@ -129,7 +129,9 @@ impl Client {
     pub(crate) async fn overview(&self) -> anyhow::Result<(Vec<Job>, Option<pb::Room>)> {
         let reply = self.jobs.clone().list(pb::ListRequest { brief: true }).await;
         let reply = reply.map_err(|status| self.fault(&status))?.into_inner();
-        let jobs: anyhow::Result<Vec<Job>> = reply.jobs.into_iter().map(Job::try_from).collect();
+        // An older daemon sends specs all the same.
+        let without_spec = |job| Ok(Job { spec: None, ..Job::try_from(job)? });
+        let jobs: anyhow::Result<Vec<Job>> = reply.jobs.into_iter().map(without_spec).collect();
         Ok((jobs?, reply.room))
     }
 

@@ -48,9 +48,7 @@ pub(super) async fn submit(
 
 /// Lists a daemon's jobs. Specs are left out: `get` has them.
 pub(super) async fn list(server: ServerArgs, output: Output) -> anyhow::Result<Verdict> {
-    let mut jobs = Client::connect(&server).await?.list().await?;
-    // An older daemon sends them all the same.
-    jobs.iter_mut().for_each(|job| job.spec = None);
+    let jobs = Client::connect(&server).await?.list().await?;
     if jobs.is_empty() && !output.is_json() {
         output.talk("no jobs yet; squadctl submit SPEC adds one");
         return Ok(Verdict::Done);

@@ -142,12 +142,12 @@ fn a_submitted_spec_arrives_as_it_was_meant() {
 
     for (flags, priority) in [(&["--priority", "-7"][..], -7), (&["--set", "priority=2", "--priority=9"], 9)]
     {
-        assert_eq!(submit(flags).code, 0);
+        assert_eq!(submit(&[&["--eval-only"], flags].concat()).code, 0);
         let seen = daemon.submitted.lock().unwrap().take().unwrap();
         let spec: Value = serde_json::from_str(&seen.spec_json).unwrap();
         assert_eq!(spec["priority"], priority);
     }
-    let refused = submit(&["--priority", "101"]);
+    let refused = submit(&["--eval-only", "--priority", "101"]);
     assert_eq!(refused.code, 2);
     assert!(refused.stderr.contains("priority: found 101; allowed: at most 100"), "{}", refused.stderr);
 

@@ -84,8 +84,9 @@ fn a_narrow_terminal_shows_the_chosen_row_whatever_there_is_room_for() {
     let mut screen = screen();
     press(&mut screen, KeyCode::End);
     let (lines, cells) = drawn(&screen, 40, 6);
-    assert!(lines[3..5].iter().any(|line| line.starts_with("bad-4d")), "{lines:#?}");
-    let row = lines.iter().position(|line| line.starts_with("bad-4d")).unwrap() as u16;
+    // Of an identifier there is what has room.
+    assert!(lines[3..5].iter().any(|line| line.starts_with("bad-")), "{lines:#?}");
+    let row = lines.iter().position(|line| line.starts_with("bad-")).unwrap() as u16;
     assert!(cells[(0, row)].modifier.contains(Modifier::REVERSED));
     for (width, height) in [(1, 1), (3, 2), (20, 3), (500, 80)] {
         drawn(&screen, width, height);
