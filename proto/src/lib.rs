@@ -9,8 +9,8 @@
 //! | [`failure`] | failure reports and their stable codes |
 //! | [`deadlines`] | every wait, derived from one patience |
 //! | [`memory_group`] | whether the kernel killed a process for want of memory |
-//! | [`plan`], [`step_bench`] | what a job will need; how fast steps are: the worker's answers to squadctl |
 //! | [`pace`] | how fast a phase goes, and how long it still takes |
+//! | [`plan`], [`step_bench`] | what a job will need; how fast steps are: the worker's answers to squadctl |
 //! | [`recipes`] | the replaced program's settings for each model, ready to run |
 //! | [`nearest`] | what a mistyped name was most likely meant to be |
 //! | [`ticket`] | what a worker is told at birth |
