@@ -38,7 +38,7 @@ async function startCoordinator(web = "127.0.0.1:0") {
     });
     child.on("exit", () => failed(new Error(`the coordinator ended: ${said}`)));
   });
-  return { child, page, server: said.match(/listening on (\S+)/)[1] };
+  return { child, page, server: said.match(/listening on ([\d.]+:\d+)/)[1] };
 }
 
 /// Submits a job; the first word of its name says what its workers do (fake_worker.rs). Gives its identifier.
