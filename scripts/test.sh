@@ -8,7 +8,7 @@ usage() {
 usage: scripts/test.sh
 
 Sets up, then runs every check: formatting, lints, documentation, unit and end-to-end tests. The first time takes
-about 20 minutes on two cores, most of it the build; afterwards a few. Tests run under cargo-nextest where it is
+about half an hour on two cores, most of it the build; afterwards ten minutes. Tests run under cargo-nextest where it is
 installed, which ends a test that hangs, else under cargo test.
 H
 }
