@@ -17,7 +17,6 @@ mod plan;
 mod predict;
 mod probe;
 mod progress;
-mod rank;
 mod session;
 mod shape;
 mod verify;
@@ -103,7 +102,11 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::tell(&args),
         Command::Predict(args) => predict::predict(&args),
         Command::Probe(args) => probe::probe(&args),
-        Command::Rank => rank::measure(),
+        // squadctl itself has nothing of GPUs.
+        Command::Rank => {
+            let libraries = squad_cuda::Places::of_process().beside("nccl", "libnccl.so.2");
+            squad_collective::bench::live(libraries).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
         Command::Verify(args) => verify::verify(&args),
         Command::Man { folder } => write_manual(&folder),
     };

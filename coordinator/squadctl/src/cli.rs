@@ -21,7 +21,7 @@ pub(crate) use machines::{ExternalArgs, Hosts, RunArgs};
 pub(crate) use models::{ConvertArgs, FetchArgs, ModelsCommand, VerifyArgs};
 pub(crate) use plan::PlanArgs;
 pub(crate) use render::{JobKind, KubernetesArgs, RenderCommand};
-pub(crate) use spec::{RecipesCommand, SpecArgs};
+pub(crate) use spec::{RecipesCommand, SourceArgs, SpecArgs};
 pub(crate) use top::TopArgs;
 
 /// What stands under the help of the whole program.

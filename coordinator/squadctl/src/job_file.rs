@@ -10,7 +10,7 @@ use squad_proto::spec::{Problem, SpecError, apply_override, parse, validate};
 use squad_proto::task::Checkpoint;
 use squad_proto::{JobSpec, Task, ValidSpec};
 
-use crate::cli::SpecArgs;
+use crate::cli::{SourceArgs, SpecArgs};
 use crate::fault::BadUsage;
 
 /// A spec whose fields are all in order; its files have not been looked at.
@@ -48,7 +48,7 @@ pub(crate) struct LocalJob {
 impl JobFile {
     /// Reads the spec, changes it as `--set` says, and checks it.
     pub(crate) fn read(arguments: &SpecArgs) -> anyhow::Result<Self> {
-        let (source, value, spec) = read_spec(arguments)?;
+        let (source, value, spec) = read_spec(&arguments.source)?;
         let task = match (arguments.eval_only, arguments.checkpoint.as_deref()) {
             (false, _) => Task::Train {
                 resume: arguments.resume,
@@ -149,13 +149,13 @@ impl JobFile {
 }
 
 /// The fields of a spec, changed as `--set` says and checked; nothing is said of what is to be done with it.
-pub(crate) fn fields(arguments: &SpecArgs) -> anyhow::Result<JobSpec> {
+pub(crate) fn fields(arguments: &SourceArgs) -> anyhow::Result<JobSpec> {
     let (_, _, spec) = read_spec(arguments)?;
     Ok(spec.into_inner())
 }
 
 /// The same with absolute paths; its files have not been looked at.
-pub(crate) fn placed(arguments: &SpecArgs) -> anyhow::Result<JobSpec> {
+pub(crate) fn placed(arguments: &SourceArgs) -> anyhow::Result<JobSpec> {
     let (source, _, spec) = read_spec(arguments)?;
     let mut spec = spec.into_inner();
     spec.resolve_paths(&source.folder);
@@ -164,7 +164,7 @@ pub(crate) fn placed(arguments: &SpecArgs) -> anyhow::Result<JobSpec> {
     Ok(spec)
 }
 
-fn read_spec(arguments: &SpecArgs) -> anyhow::Result<(Source, Value, ValidSpec)> {
+fn read_spec(arguments: &SourceArgs) -> anyhow::Result<(Source, Value, ValidSpec)> {
     let (source, text) = read_source(arguments)?;
     let mut value = parse(&text, &source.name)?;
     for change in &arguments.overrides {
@@ -175,7 +175,7 @@ fn read_spec(arguments: &SpecArgs) -> anyhow::Result<(Source, Value, ValidSpec)>
 }
 
 /// The text of a spec, and where it comes from.
-fn read_source(arguments: &SpecArgs) -> anyhow::Result<(Source, String)> {
+fn read_source(arguments: &SourceArgs) -> anyhow::Result<(Source, String)> {
     if let Some(recipe) = arguments.recipe {
         let folder = std::env::current_dir().context("cannot tell the current folder")?;
         return Ok((Source { name: recipe.source_name(), folder, recipe: true }, recipe.yaml.to_owned()));
@@ -298,14 +298,9 @@ mod tests {
         fn resolve(&self, flags: &[&str]) -> Result<LocalJob, String> {
             let checkpoint = flags.first().copied();
             let arguments = SpecArgs {
-                spec: Some(self.folder.path().join("job.yaml")),
-                recipe: None,
-                processes: None,
-                overrides: Vec::new(),
-                resume: false,
-                timeline: None,
                 eval_only: checkpoint.is_some(),
                 checkpoint: checkpoint.map(str::to_owned),
+                ..SpecArgs::of_file(&self.folder.path().join("job.yaml"))
             };
             JobFile::read(&arguments).and_then(JobFile::resolve).map_err(|e| crate::fault::sentence(&e))
         }

@@ -83,7 +83,7 @@ pub struct Row {
 }
 
 pub use crate::shm::bound;
-pub use rank::{Orders, take_part};
+pub use rank::{Orders, live};
 
 /// As [`crate::connect`], with a link that lets so many gigabits a second pass each way, over all connections of this rank
 /// together. Only what goes over TCP is held back.

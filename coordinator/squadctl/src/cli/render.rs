@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use squad_proto::recipes::Recipe;
 
-use super::SpecArgs;
-use super::spec::RecipeParser;
+use super::SourceArgs;
 use crate::kubernetes::{Label, Quantity};
 
 /// The systems.
@@ -32,18 +30,9 @@ Examples:
 /// What the pods of a job are like.
 #[derive(Debug, Args)]
 pub(crate) struct KubernetesArgs {
-    /// The job spec that was or will be submitted, YAML or JSON.
-    #[arg(value_name = "SPEC", required_unless_present = "recipe", conflicts_with = "recipe")]
-    spec: Option<PathBuf>,
-    /// A recipe in place of SPEC.
-    #[arg(long, value_name = "NAME", value_parser = RecipeParser, hide_possible_values = true)]
-    recipe: Option<&'static Recipe>,
-    /// Worker processes, as they were or will be submitted; -np works too [default: resources.workers of the spec].
-    #[arg(short = 'n', long = "np", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(crate) processes: Option<u32>,
-    /// Change a field of the spec, as in submit; may be repeated.
-    #[arg(long = "set", value_name = "FIELD=VALUE")]
-    overrides: Vec<String>,
+    /// The job, as it was or will be submitted.
+    #[command(flatten)]
+    pub(crate) job: SourceArgs,
     /// An Indexed Job, which every cluster knows, or a JobSet, which takes the JobSet controller.
     #[arg(long, value_enum, default_value_t = JobKind::Job)]
     pub(crate) kind: JobKind,
@@ -89,22 +78,6 @@ pub(crate) struct KubernetesArgs {
     /// Where the manifest is written [default: standard output].
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-}
-
-impl KubernetesArgs {
-    /// The job, as `submit` takes it.
-    pub(crate) fn job(&self) -> SpecArgs {
-        SpecArgs {
-            spec: self.spec.clone(),
-            recipe: self.recipe,
-            processes: self.processes,
-            overrides: self.overrides.clone(),
-            resume: false,
-            timeline: None,
-            eval_only: false,
-            checkpoint: None,
-        }
-    }
 }
 
 /// What watches over the pods.

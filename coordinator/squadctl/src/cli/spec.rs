@@ -8,9 +8,9 @@ use clap::error::ErrorKind;
 use clap::{Arg, Args, Subcommand};
 use squad_proto::recipes::{self, Recipe};
 
-/// A job spec and how it is to be run.
-#[derive(Debug, Args)]
-pub(crate) struct SpecArgs {
+/// Where a job spec comes from, and what is changed in it.
+#[derive(Debug, Default, Args)]
+pub(crate) struct SourceArgs {
     /// The job spec, YAML or JSON (its fields: squadctl schema).
     #[arg(value_name = "SPEC", required_unless_present = "recipe", conflicts_with = "recipe")]
     pub(crate) spec: Option<PathBuf>,
@@ -23,6 +23,14 @@ pub(crate) struct SpecArgs {
     /// Change a field of the spec, as in train.epochs=1; may be repeated.
     #[arg(long = "set", value_name = "FIELD=VALUE")]
     pub(crate) overrides: Vec<String>,
+}
+
+/// A job spec and how it is to be run.
+#[derive(Debug, Default, Args)]
+pub(crate) struct SpecArgs {
+    /// The spec.
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// Go on from the newest valid checkpoint of the output folder, also with another -np; without one, start afresh.
     #[arg(long, conflicts_with = "eval_only")]
     pub(crate) resume: bool,
@@ -42,14 +50,8 @@ impl SpecArgs {
     /// A spec's file, as it is.
     pub(crate) fn of_file(path: &Path) -> Self {
         Self {
-            spec: Some(path.to_owned()),
-            recipe: None,
-            processes: None,
-            overrides: Vec::new(),
-            resume: false,
-            timeline: None,
-            eval_only: false,
-            checkpoint: None,
+            source: SourceArgs { spec: Some(path.to_owned()), ..Default::default() },
+            ..Default::default()
         }
     }
 }

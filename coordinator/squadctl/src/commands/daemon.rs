@@ -19,14 +19,14 @@ pub(super) async fn submit(
     server: ServerArgs,
     output: Output,
 ) -> anyhow::Result<Verdict> {
-    arguments.overrides.extend(priority.map(|priority| format!("priority={priority}")));
+    arguments.source.overrides.extend(priority.map(|priority| format!("priority={priority}")));
     let file = JobFile::read(&arguments)?;
     let client = Client::connect(&server).await?;
-    let processes = arguments.processes.unwrap_or(0);
+    let processes = arguments.source.processes.unwrap_or(0);
     let submitted = client.submit(file.submission()?, file.task(), processes, external.external).await?;
     if let Some(path) = &external.ticket_file {
         let (patience_s, workers) = file.gang();
-        let world = arguments.processes.unwrap_or(workers);
+        let world = arguments.source.processes.unwrap_or(workers);
         let invitation = submitted.invitation(world, patience_s);
         if let Err(error) = ticket_file::write(path, &invitation) {
             // Nobody could ever join it.

@@ -18,8 +18,8 @@ use crate::sizes::approximate as size;
 
 /// Has a worker plan the job and shows it.
 pub(super) fn plan(arguments: &PlanArgs, output: Output) -> anyhow::Result<Verdict> {
-    let spec = job_file::placed(&arguments.job())?;
-    let workers = arguments.processes.unwrap_or(spec.resources.workers);
+    let spec = job_file::placed(&arguments.job)?;
+    let workers = arguments.job.processes.unwrap_or(spec.resources.workers);
     let mut orders: Vec<OsString> = vec!["plan".into(), "--workers".into(), workers.to_string().into()];
     if arguments.no_probe {
         orders.push("--no-probe".into());

@@ -18,7 +18,7 @@ pub(super) fn perform(command: &RenderCommand, output: Output) -> anyhow::Result
 }
 
 fn kubernetes(args: &KubernetesArgs, output: Output) -> anyhow::Result<Verdict> {
-    let spec = job_file::fields(&args.job())?;
+    let spec = job_file::fields(&args.job)?;
     let manifest = Manifest::of(&Gang::of(&spec, args)?)?;
     let text = if output.is_json() {
         let list = serde_json::to_string_pretty(&manifest.list());

@@ -42,7 +42,7 @@ enum Workers {
 pub(super) async fn run(arguments: RunArgs, output: Output) -> anyhow::Result<Verdict> {
     let job = JobFile::read(&arguments.spec)?.resolve()?;
     let hosts = arguments.hosts.as_ref().map(Hosts::slots);
-    let processes = arguments.spec.processes.or(hosts).unwrap_or(job.spec.resources.workers);
+    let processes = arguments.spec.source.processes.or(hosts).unwrap_or(job.spec.resources.workers);
     let workers = workers(&arguments, &job)?;
     // From here on Ctrl-C is kept until the job can be cancelled: no worker is left without being asked to stop.
     let mut interrupts = Interrupts::listen()?;

@@ -42,7 +42,7 @@ impl Gang {
     /// # Errors
     /// When spec and flags contradict each other.
     pub(crate) fn of(spec: &JobSpec, args: &KubernetesArgs) -> Result<Self, BadUsage> {
-        let (world, slots) = (args.processes.unwrap_or(spec.resources.workers), args.slots);
+        let (world, slots) = (args.job.processes.unwrap_or(spec.resources.workers), args.slots);
         if world % slots != 0 {
             return Err(BadUsage(format!(
                 "{world} workers do not fill pods of {slots}: choose --slots so that it divides them, or another -np"

@@ -1,6 +1,7 @@
 //! One of the ranks that are measured, a process of its own.
 
-use std::net::SocketAddr;
+use std::io::{BufRead, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,12 +42,38 @@ pub struct Orders {
     pub seconds: f64,
 }
 
-/// Measures together with the other ranks. `libraries` are files to try where NCCL is wanted and the dynamic loader knows
+/// A rank's whole life: tells its address in a line on stdout, reads its [`Orders`], a line of JSON, from stdin, takes part,
+/// and as rank 0 gives the [`Report`] in a line of JSON. `libraries` are files to try where NCCL is wanted and the dynamic loader knows
 /// none.
 ///
 /// # Errors
 /// [`CollectiveError::Usage`] for orders that make no sense; what broke the gang; what NCCL lacks.
-pub fn take_part(
+pub fn live(libraries: Vec<PathBuf>) -> Result<(), CollectiveError> {
+    let usage = |problem| CollectiveError::Usage { problem };
+    let listener = RingListener::bind(IpAddr::V4(Ipv4Addr::LOCALHOST))?;
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{}", listener.local_addr())
+        .map_err(|error| usage(format!("cannot tell the address: {error}")))?;
+    let mut line = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .map_err(|error| usage(format!("cannot read the orders: {error}")))?;
+    let orders: Orders =
+        serde_json::from_str(&line).map_err(|error| usage(format!("orders that make no sense: {error}")))?;
+    let rank = orders.rank;
+    let report = take_part(listener, orders, libraries)?;
+    if rank == 0 {
+        let report = serde_json::to_string(&report).map_err(std::io::Error::from);
+        report
+            .and_then(|report| writeln!(stdout, "{report}"))
+            .map_err(|cause| CollectiveError::local(rank, "giving the report", cause))?;
+    }
+    Ok(())
+}
+
+/// Measures together with the other ranks.
+fn take_part(
     listener: RingListener,
     orders: Orders,
     libraries: Vec<PathBuf>,
