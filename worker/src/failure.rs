@@ -11,11 +11,7 @@ pub(crate) fn report(error: &TrainError) -> FailureReport {
 
 /// The report of a panic of the compute thread, on that thread.
 pub(crate) fn of_panic(payload: &(dyn std::any::Any + Send)) -> FailureReport {
-    let text = payload
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| payload.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
+    let text = squad_train::memory::words_of(payload);
     out_of_memory(text).unwrap_or_else(|| {
         let first: String = text.lines().take(3).collect::<Vec<_>>().join(" ");
         FailureReport::new(FailureCode::Internal, format!("the compute thread panicked: {first}"))

@@ -94,7 +94,7 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<ExitCode> {
     let mut scores = WindowScores::default();
     for index in 0..features.len() {
         let batch = collate(&features, &[index], tokenizer.pad(), 1);
-        scores.score(&network, &batch, (5, 5));
+        scores.score(&network, &batch, (5, 5))?;
     }
     let chosen = AnswerSettings {
         // As in training; fewer are printed.

@@ -1,6 +1,7 @@
 //! Padding chosen features into one batch, and dealing evaluation to ranks.
 
 use std::cmp::Reverse;
+use std::ops::Range;
 
 use crate::features::Features;
 
@@ -35,6 +36,27 @@ impl Batch {
     #[must_use]
     pub fn real_tokens(&self) -> usize {
         self.lengths.iter().map(|l| *l as usize).sum()
+    }
+
+    /// Some of the rows, as wide as all.
+    ///
+    /// # Panics
+    /// Where there are no such rows.
+    #[must_use]
+    pub fn part(&self, rows: Range<usize>) -> Self {
+        let tokens = rows.start * self.width..rows.end * self.width;
+        Self {
+            rows: rows.len(),
+            width: self.width,
+            input_ids: self.input_ids[tokens.clone()].to_vec(),
+            token_type_ids: self.token_type_ids[tokens.clone()].to_vec(),
+            lengths: self.lengths[rows.clone()].to_vec(),
+            allowed: self.allowed[tokens].to_vec(),
+            starts: self.starts[rows.clone()].to_vec(),
+            ends: self.ends[rows.clone()].to_vec(),
+            impossible: self.impossible[rows.clone()].to_vec(),
+            features: self.features[rows].to_vec(),
+        }
     }
 }
 

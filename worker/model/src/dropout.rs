@@ -23,16 +23,23 @@ thread_local! {
 pub struct Noise {
     seed: u64,
     drawn: Cell<u64>,
+    first_row: usize,
 }
 
 impl Noise {
     /// Masks that follow from `seed` and from how many were drawn before.
     pub fn new(seed: u64) -> Self {
-        Self { seed, drawn: Cell::new(0) }
+        Self { seed, drawn: Cell::new(0), first_row: 0 }
+    }
+
+    /// The same for the rows from `first_row` on of a batch: on the CPU these rows' part of the batch's masks.
+    #[must_use]
+    pub fn from_row(self, first_row: usize) -> Self {
+        Self { first_row, ..self }
     }
 
     /// Zeroes each element of `input` with probability `rate` (to the nearest 1/65536) and scales the
-    /// others so that the expectation stays.
+    /// others so that the expectation stays. The first dimension is the batch's rows.
     pub fn apply(&self, input: &Tensor, rate: f64) -> Tensor {
         if rate <= 0.0 {
             return input.shallow_clone();
@@ -42,9 +49,10 @@ impl Noise {
             return input.dropout(rate, true);
         }
         let seed = self.next_seed();
+        let of_row = input.numel() / input.size().first().map_or(1, |rows| (*rows).max(1) as usize);
         let mask = MASK.with_borrow_mut(|mask| {
             mask.resize(input.numel(), 0.0);
-            fill_mask(mask, seed, rate);
+            fill_mask(mask, seed, rate, self.first_row * of_row);
             Tensor::from_slice(mask)
         });
         // In 32 bits whatever the input's format: the scale, 1 / (1 - rate), is none of bfloat16's numbers.
@@ -53,7 +61,9 @@ impl Noise {
 
     /// Seeds the generators of all GPUs for the next mask. Costs no wait: the seed goes along with the next kernels.
     pub(crate) fn seed_device(&self) {
-        tch::Cuda::manual_seed_all(self.next_seed());
+        let seed = self.next_seed();
+        let seed = if self.first_row == 0 { seed } else { mix(&[seed, self.first_row as u64]) };
+        tch::Cuda::manual_seed_all(seed);
     }
 
     fn next_seed(&self) -> u64 {
@@ -72,18 +82,27 @@ pub fn mix(parts: &[u64]) -> u64 {
     })
 }
 
-/// Fills `mask` with 0 or the scale, four elements from each 64-bit draw.
-fn fill_mask(mask: &mut [f32], seed: u64, rate: f64) {
+/// Fills `mask` with 0 or the scale, four elements from each 64-bit draw: what follows after `skipped` elements.
+fn fill_mask(mask: &mut [f32], seed: u64, rate: f64, skipped: usize) {
     let cut = (rate * 65536.0).round() as u16;
     let scale = (1.0 / (1.0 - f64::from(cut) / 65536.0)) as f32;
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
-    for four in mask.chunks_mut(4) {
-        let mut bits = random.next_u64();
-        for value in four {
+    for _ in 0..skipped / 4 {
+        random.next_u64();
+    }
+    let mut draw = |values: &mut [f32], used: usize| {
+        let mut bits = random.next_u64() >> (16 * used);
+        for value in values {
             *value = if (bits as u16) < cut { 0.0 } else { scale };
             bits >>= 16;
         }
+    };
+    let used = skipped % 4;
+    let (begun, rest) = mask.split_at_mut(if used == 0 { 0 } else { (4 - used).min(mask.len()) });
+    if !begun.is_empty() {
+        draw(begun, used);
     }
+    rest.chunks_mut(4).for_each(|four| draw(four, 0));
 }
 
 #[cfg(test)]
@@ -108,6 +127,20 @@ mod tests {
         assert_ne!(first, second);
         let again = Noise::new(5);
         assert_eq!((again.apply(&ones, 0.5), again.apply(&ones, 0.5)), (first, second));
+    }
+
+    #[test]
+    fn rows_have_their_part_of_the_batchs_masks() {
+        let ones = |rows: i64| Tensor::ones([rows, 5, 3], (Kind::Float, Device::Cpu));
+        let whole = Noise::new(5);
+        let parts = [(0, 3), (3, 1), (4, 2)]
+            .map(|(first, rows)| (first, rows, Noise::new(5).from_row(first as usize)));
+        for _ in 0..2 {
+            let all = whole.apply(&ones(6), 0.5);
+            for (first, rows, noise) in &parts {
+                assert_eq!(noise.apply(&ones(*rows), 0.5), all.narrow(0, *first, *rows), "from {first} on");
+            }
+        }
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Recipe {
     pub dropout: Dropout,
     /// Seed of this micro-batch's dropout: a function of job, step and micro-batch, never of the rank.
     pub seed: u64,
+    /// The row of the micro-batch that the batch begins with; other than 0 for a piece of one.
+    pub first_row: usize,
     /// Stages below this one are frozen.
     pub first_trainable: usize,
     /// The loss is divided by this: the examples of the whole global step.
@@ -110,7 +112,7 @@ pub fn walk_unread(
 ) -> Result<(), TrainError> {
     let head = network.stages().len() - 1;
     // Masks are counted from the start of each run of a stage, so a second run has the first one's.
-    let noise = |stage: usize| Noise::new(mix(&[recipe.seed, stage as u64]));
+    let noise = |stage: usize| Noise::new(mix(&[recipe.seed, stage as u64])).from_row(recipe.first_row);
     let dropout = (recipe.dropout != Dropout::NONE).then_some(recipe.dropout);
     let run = |stage: usize, input: &Tensor| {
         let noise = noise(stage);

@@ -16,9 +16,9 @@ use tch::{Kind, Tensor};
 
 use crate::curves::PrecisionRecall;
 use crate::error::TrainError;
-use crate::memory::{Shape, about_to_compute};
 use crate::prepare::DevSet;
 use crate::report::{Report, StopSignal};
+use crate::room::Room;
 use crate::step::micro_batch;
 use crate::threshold::{Revision, TunedOn};
 use crate::trace::{Activity, Trace};
@@ -108,7 +108,7 @@ pub fn evaluate(
             let _score = trace.span(Activity::Score);
             let batch = collate(&dev.features, batch, pad_id, spec.data.pad_to_multiple as usize);
             let top = (i64::from(spec.eval.start_top_n), i64::from(spec.eval.end_top_n));
-            collected.score(network, &batch, top);
+            collected.score(network, &batch, top)?;
             done += batch.rows;
             report.tick(Phase::Evaluate, done as u64, mine.len() as u64);
             if collective.rank() == 0 {
@@ -120,6 +120,13 @@ pub fn evaluate(
         // Ranks differ in speed: meeting now and then keeps the fast one's wait below the ring's patience.
         let _meet = trace.span(Activity::Meet);
         collective.run(|c| c.barrier())?;
+    }
+    if collected.in_pieces() {
+        report.own_note(
+            "memory ran out in the evaluation, so batches were scored in pieces, which changes no answer; a smaller \
+             eval.batch_size does the same from the start"
+                .into(),
+        );
     }
     let settings = answer_settings(spec);
     let predictions = collected.predict(&dev.dataset, &dev.features, &settings, spec.head == Head::Span)?;
@@ -177,13 +184,37 @@ fn merge(dev: &DevSet, spec: &JobSpec, answered: Vec<Answered>) -> Evaluation {
 pub struct WindowScores {
     span: Vec<SpanScores>,
     conditional: Vec<ConditionalScores>,
+    room: Room,
 }
 
 impl WindowScores {
-    /// Scores a batch. `top` is how many starts, and ends for each, the conditional head gives.
-    pub fn score(&mut self, network: &Network, batch: &squad_data::Batch, top: (i64, i64)) {
-        about_to_compute(Shape { windows: batch.rows, tokens: batch.width, training: false });
-        self.add(batch, network.scores(&micro_batch(batch, network.device()).inputs, top));
+    /// Scores a batch, in pieces where memory does not suffice. `top` is how many starts, and ends for each, the
+    /// conditional head gives.
+    ///
+    /// # Errors
+    /// When memory does not suffice for one window.
+    pub fn score(
+        &mut self,
+        network: &Network,
+        batch: &squad_data::Batch,
+        top: (i64, i64),
+    ) -> Result<(), TrainError> {
+        let mut room = self.room;
+        let scored = room.in_pieces(batch, |piece| {
+            let part = piece.of(batch, false);
+            let scores = network.scores(&micro_batch(&part, network.device()).inputs, top);
+            piece.take(0, || {
+                self.add(&part, scores);
+                Ok(())
+            })
+        });
+        self.room = room;
+        scored
+    }
+
+    /// Whether memory ran out on the way.
+    pub fn in_pieces(&self) -> bool {
+        self.room.has_run_out()
     }
 
     /// Answers every question that has scores; `span` says which head they come from.

@@ -23,6 +23,9 @@ pub struct StepHeader {
     pub padded_tokens: u64,
     /// Ranks that want to stop.
     pub stop_votes: u64,
+    /// Micro-batches that were computed in pieces, since memory had run out for them, or for one as large.
+    #[serde(default)]
+    pub in_pieces: u64,
 }
 
 impl StepHeader {
@@ -39,7 +42,7 @@ impl StepHeader {
             self.tokens as f32,
             self.padded_tokens as f32,
             self.stop_votes as f32,
-            0.0,
+            self.in_pieces as f32,
         ];
         to.copy_from_slice(&fields);
     }
@@ -56,6 +59,7 @@ impl StepHeader {
             tokens: count(4),
             padded_tokens: count(5),
             stop_votes: count(6),
+            in_pieces: count(7),
         }
     }
 
@@ -67,6 +71,7 @@ impl StepHeader {
         self.examples += other.examples;
         self.tokens += other.tokens;
         self.padded_tokens += other.padded_tokens;
+        self.in_pieces += other.in_pieces;
     }
 
     /// Mean loss of the examples.
@@ -89,6 +94,7 @@ mod tests {
             tokens: 1_200_001,
             padded_tokens: 1_300_000,
             stop_votes: 1,
+            in_pieces: 3,
         };
         let mut floats = [9.0; StepHeader::LEN];
         header.write(&mut floats);

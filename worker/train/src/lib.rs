@@ -27,7 +27,7 @@
 //! | [`contents`] | what a rank read, to be compared with what others did |
 //! | [`storage`] | which ranks see the same output folder |
 //! | [`trace`] | what a rank is doing; the timeline of all ranks |
-//! | [`memory`] | what to say when memory runs out |
+//! | [`memory`], [`room`] | when memory runs out: what to say; micro-batches in pieces |
 //! | [`mod@plan`], [`mod@measure`] | what a job will need; steps that are taken to be timed |
 //! | [`report`] | progress to whoever listens, and the wish to stop |
 //! | [`verify`] | a network held against another program's values |
@@ -55,6 +55,7 @@ pub mod prefetch;
 pub mod prepare;
 pub mod report;
 pub mod resume;
+pub mod room;
 pub mod run;
 pub mod schedule;
 pub mod step;

@@ -53,6 +53,8 @@ pub struct TrainSummary {
     pub bytes_reduced: u64,
     /// Times that a step was computed in vain because half-precision gradients overflowed.
     pub overflows: u64,
+    /// Micro-batches that were computed in pieces, since memory did not suffice.
+    pub micro_batches_in_pieces: u64,
     /// Restarts of the gang.
     pub restarts: u32,
 }
@@ -198,6 +200,13 @@ impl Log {
         outcome: &StepOutcome,
         report: &dyn Report,
     ) -> Result<(), TrainError> {
+        if self.leads && outcome.header.in_pieces > 0 && self.total.tally.header.in_pieces == 0 {
+            report.note(format!(
+                "step {step}: memory ran out, so {} of its micro-batches were computed in pieces, as others will be; the \
+                 global batch stays. train.batch_size halved and train.accumulate doubled do the same from the start",
+                outcome.header.in_pieces
+            ));
+        }
         self.total.add(outcome);
         self.since_line.add(outcome);
         self.since_report.add(outcome);
@@ -270,6 +279,7 @@ impl Log {
             collate_seconds: total.collate_seconds,
             bytes_reduced: total.bytes_reduced,
             overflows: total.overflows,
+            micro_batches_in_pieces: header.in_pieces,
             restarts,
         }
     }

@@ -1,9 +1,13 @@
-//! What to say when memory runs out.
+//! When memory runs out: telling it from other failures, and what to say.
 //!
 //! libtorch panics, or answers with an error, in the middle of an operation that knows nothing of batches. So whoever is
 //! about to compute one notes its shape here, on its thread.
 
+use std::any::Any;
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use crate::error::TrainError;
 
 /// The batch that is being computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,11 +22,86 @@ pub struct Shape {
 
 thread_local! {
     static UNDER_WAY: Cell<Option<Shape>> = const { Cell::new(None) };
+    static ATTEMPTING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Notes what this thread is about to compute.
 pub fn about_to_compute(shape: Shape) {
     UNDER_WAY.set(Some(shape));
+}
+
+/// Memory ran out.
+#[derive(Debug)]
+pub enum Lack {
+    /// So said a panic.
+    Panic(Box<dyn Any + Send>),
+    /// So said an error.
+    Error(TrainError),
+}
+
+impl Lack {
+    /// Goes on as if nobody had asked: panics, or gives the error.
+    ///
+    /// # Errors
+    /// The error.
+    ///
+    /// # Panics
+    /// With the panic.
+    pub fn give_up<T>(self) -> Result<T, TrainError> {
+        match self {
+            Self::Panic(payload) => resume_unwind(payload),
+            Self::Error(error) => Err(error),
+        }
+    }
+}
+
+/// Runs `work` with gradients recorded, and keeps a lack of memory apart from its other ends. After one, what `work` was changing is
+/// as it left it.
+///
+/// # Errors
+/// When memory ran out.
+///
+/// # Panics
+/// Where `work` does for another reason.
+pub fn attempt<T>(work: impl FnOnce() -> Result<T, TrainError>) -> Result<Result<T, TrainError>, Lack> {
+    // tch's closures without gradients do not put the mode back when they panic; this guard does.
+    let _mode = tch::no_grad_guard();
+    let outer = ATTEMPTING.replace(true);
+    let ended = catch_unwind(AssertUnwindSafe(|| tch::with_grad(work)));
+    ATTEMPTING.set(outer);
+    match ended {
+        Ok(Err(error)) if is_lack(&error.to_string()) => Err(Lack::Error(error)),
+        Ok(ended) => Ok(ended),
+        Err(payload) if is_lack(words_of(&*payload)) => Err(Lack::Panic(payload)),
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+/// Has panics within [`attempt`] that tell of a lack of memory leave no message on standard error: most are made up for, and the
+/// others are reported.
+pub fn keep_attempts_quiet() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !(ATTEMPTING.get() && is_lack(words_of(info.payload()))) {
+            before(info);
+        }
+    }));
+}
+
+/// What a panic says.
+pub fn words_of(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+}
+
+/// Whether libtorch's words tell of a lack of memory.
+fn is_lack(words: &str) -> bool {
+    ["CUDA out of memory", "DefaultCPUAllocator", "not enough memory", "std::bad_alloc"]
+        .iter()
+        .any(|known| words.contains(known))
 }
 
 /// The failure that libtorch's words tell of, in a sentence, with what to do about it; `None` where it is not about memory.
@@ -33,8 +112,7 @@ pub fn ran_out(words: &str) -> Option<(String, String)> {
 
 fn describe(words: &str, shape: Option<Shape>, peak_bytes: u64) -> Option<(String, String)> {
     let gpu = words.find("CUDA out of memory");
-    let host = words.contains("DefaultCPUAllocator") || words.contains("not enough memory");
-    if gpu.is_none() && !host {
+    if !is_lack(words) {
         return None;
     }
     let mut sentence = String::from("memory ran out");
@@ -106,6 +184,14 @@ mod tests {
         let (sentence, _) =
             describe(words, Some(Shape { windows: 8, tokens: 512, training: true }), 0).unwrap();
         assert!(sentence.ends_with("total capacity of 79.10 GiB"), "{sentence}");
+    }
+
+    #[test]
+    fn gradients_are_recorded_after_a_lack_without_them() {
+        let lack = attempt(|| tch::no_grad(|| -> Result<(), TrainError> { panic!("{HOST}") }));
+        assert!(matches!(lack, Err(Lack::Panic(_))));
+        let leaf = tch::Tensor::from(1.0f32).set_requires_grad(true);
+        assert!((leaf * 2.0).requires_grad());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use squad_model::network::Dropout;
 use squad_model::{Inputs, LossForm, Network, Targets};
 use squad_proto::JobSpec;
 use squad_proto::spec::Train;
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::adamw::{AdamW, Moments, sum_of_squares};
 use crate::backward::{LossSums, MicroBatch, Recipe, walk};
@@ -16,8 +16,8 @@ use crate::bucket::{Bucket, Reduction};
 use crate::error::TrainError;
 use crate::header::StepHeader;
 use crate::loss_scale::LossScale;
-use crate::memory::Shape;
 use crate::portion::{Collated, Portion, Portions};
+use crate::room::Room;
 use crate::schedule::Schedule;
 use crate::touched::Table;
 use crate::trace::{Activity, Trace};
@@ -39,6 +39,7 @@ pub struct Stepper {
     dropout: Dropout,
     seed: u64,
     recompute: bool,
+    room: Room,
 }
 
 /// What a step did.
@@ -114,6 +115,7 @@ impl Stepper {
             dropout: network.dropout(train.dropout, classifier_dropout(train)),
             seed: train.seed,
             recompute: train.recompute,
+            room: Room::default(),
         })
     }
 
@@ -234,48 +236,57 @@ impl Stepper {
         let mut computed = Vec::with_capacity(self.buckets.len());
         let rows_of = |stage: usize| portion.rows.as_ref().filter(|_| stage == 0);
         let mut tensors_took = Duration::ZERO;
+        let mut begun = vec![false; self.buckets.len()];
+        let buckets = &mut self.buckets;
         for (turn, Collated { number, batch, rows }) in portion.micro_batches.iter().enumerate() {
-            let collating = (Instant::now(), trace.span(Activity::Collate));
-            crate::memory::about_to_compute(Shape {
-                windows: batch.rows,
-                tokens: batch.width,
-                training: true,
-            });
             header.examples += batch.rows as u64;
             header.tokens += batch.real_tokens() as u64;
             header.padded_tokens += (batch.rows * batch.width) as u64;
             let recipe = Recipe {
                 dropout: self.dropout,
                 seed: mix(&[self.seed, portion.step, *number]),
+                first_row: 0,
                 first_trainable: self.first_trainable,
                 divisor: portion.examples as f64 / self.loss_scale.scale(),
                 form: LossForm::Masked,
                 recompute: self.recompute,
             };
             let last = turn + 1 == portion.micro_batches.len();
-            let tensors = micro_batch(batch, Device::Cpu);
-            tensors_took += collating.0.elapsed();
-            drop(collating);
-            let (buckets, own) = (&mut self.buckets, self.table.as_ref().zip(rows.as_deref()));
-            walk(network, &tensors, &recipe, trace, |stage, gradients, loss: &LossSums| {
-                let bucket = &mut buckets[stage];
-                match own {
-                    Some(own) if stage == 0 => {
-                        bucket.collect_rows(&network.stages()[0], &gradients, turn > 0, own)?;
+            let own = self.table.as_ref().zip(rows.as_deref());
+            let with_pieces = header.in_pieces + 1;
+            self.room.in_pieces(batch, |piece| {
+                let collating = (Instant::now(), trace.span(Activity::Collate));
+                let tensors = micro_batch(&piece.of(batch, true), Device::Cpu);
+                tensors_took += collating.0.elapsed();
+                drop(collating);
+                if !piece.is_whole() {
+                    header.in_pieces = with_pieces;
+                }
+                let recipe = Recipe { first_row: piece.first_row(), ..recipe };
+                let mut take = |stage: usize, gradients: Vec<Tensor>, loss: &LossSums| {
+                    let (bucket, add) = (&mut buckets[stage], std::mem::replace(&mut begun[stage], true));
+                    match own {
+                        Some(own) if stage == 0 => {
+                            bucket.collect_rows(&network.stages()[0], &gradients, add, own)?;
+                        }
+                        _ => bucket.collect(&network.stages()[stage], &gradients, add)?,
                     }
-                    _ => bucket.collect(&network.stages()[stage], &gradients, turn > 0)?,
-                }
-                if stage == head {
-                    header.loss += loss.total;
-                    header.span += loss.span;
-                    header.answerability += loss.answerability;
-                    header.write(bucket.company()?);
-                }
-                if last {
-                    computed.push((stage, Instant::now()));
-                    bucket.launch(collective, rows_of(stage))?;
-                }
-                Ok(())
+                    if stage == head {
+                        header.loss += loss.total;
+                        header.span += loss.span;
+                        header.answerability += loss.answerability;
+                        header.write(bucket.company()?);
+                    }
+                    if last && piece.is_last() {
+                        computed.push((stage, Instant::now()));
+                        bucket.launch(collective, rows_of(stage))?;
+                    }
+                    Ok(())
+                };
+                walk(network, &tensors, &recipe, trace, |stage, gradients, loss| {
+                    piece.take(stage, || take(stage, gradients, loss))
+                })
+                .map(drop)
             })?;
         }
         if portion.micro_batches.is_empty() {

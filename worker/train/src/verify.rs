@@ -159,6 +159,7 @@ fn compute(network: &Network, batch: &MicroBatch) -> Result<(Named, Named), Trai
     let recipe = Recipe {
         dropout: Dropout::NONE,
         seed: 0,
+        first_row: 0,
         first_trainable: 0,
         divisor: rows,
         form: LossForm::HuggingFace,

@@ -334,6 +334,7 @@ fn time_steps(config: Value, precision: Precision, device: Device, (rows, width)
         let recipe = Recipe {
             dropout: network.dropout(None, 0.1),
             seed: number,
+            first_row: 0,
             first_trainable: 0,
             divisor: rows as f64,
             form: LossForm::Masked,

@@ -57,6 +57,7 @@ fn recipe(batch: &MicroBatch) -> Recipe {
     Recipe {
         dropout: Dropout::NONE,
         seed: 1,
+        first_row: 0,
         first_trainable: 0,
         divisor: batch.inputs.rows() as f64,
         form: LossForm::HuggingFace,

@@ -70,6 +70,7 @@ fn losses_of_a_whole_run() {
         let recipe = Recipe {
             dropout: Dropout::NONE,
             seed: 0,
+            first_row: 0,
             first_trainable: 0,
             divisor,
             form: LossForm::HuggingFace,

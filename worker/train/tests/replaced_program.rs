@@ -83,6 +83,7 @@ fn recipe(batch: &MicroBatch) -> Recipe {
     Recipe {
         dropout: Dropout::NONE,
         seed: 0,
+        first_row: 0,
         first_trainable: 0,
         divisor,
         form: LossForm::Masked,

@@ -16,8 +16,8 @@ use crate::backward::{LossScalars, Recipe, walk_unread};
 use crate::error::TrainError;
 use crate::header::StepHeader;
 use crate::loss_scale::LossScale;
-use crate::memory::Shape;
 use crate::portion::{Collated, Portion, Portions};
+use crate::room::Room;
 use crate::schedule::Schedule;
 use crate::step::{StepOutcome, classifier_dropout, finite, layer_factor, micro_batch, next};
 use crate::trace::{Activity, Trace};
@@ -39,6 +39,7 @@ pub struct DeviceStepper {
     dropout: Dropout,
     seed: u64,
     recompute: bool,
+    room: Room,
     device: Device,
 }
 
@@ -79,6 +80,7 @@ impl DeviceStepper {
             dropout: network.dropout(train.dropout, classifier_dropout(train)),
             seed: train.seed,
             recompute: train.recompute,
+            room: Room::default(),
             device,
         }
     }
@@ -175,19 +177,15 @@ impl DeviceStepper {
             counts: StepHeader { stop_votes: u64::from(stop), ..StepHeader::default() },
         };
         let mut tensors_took = Duration::ZERO;
+        let mut begun = vec![false; self.gradients.len()];
         for (turn, Collated { number, batch, .. }) in portion.micro_batches.iter().enumerate() {
-            let collating = (Instant::now(), trace.span(Activity::Collate));
-            crate::memory::about_to_compute(Shape {
-                windows: batch.rows,
-                tokens: batch.width,
-                training: true,
-            });
             sums.counts.examples += batch.rows as u64;
             sums.counts.tokens += batch.real_tokens() as u64;
             sums.counts.padded_tokens += (batch.rows * batch.width) as u64;
             let recipe = Recipe {
                 dropout: self.dropout,
                 seed: mix(&[self.seed, portion.step, *number]),
+                first_row: 0,
                 first_trainable: self.first_trainable,
                 divisor: portion.examples as f64 / self.loss_scale.scale(),
                 form: LossForm::Masked,
@@ -195,17 +193,32 @@ impl DeviceStepper {
             };
             let last = turn + 1 == portion.micro_batches.len();
             let (gradients, exchange) = (&self.gradients, &mut self.exchange);
-            let batch = micro_batch(batch, self.device);
-            tensors_took += collating.0.elapsed();
-            drop(collating);
-            walk_unread(network, &batch, &recipe, trace, |stage, found, loss| {
-                let into = gradients[stage].narrow(0, 0, network.stages()[stage].len() as i64);
-                network.stages()[stage].collect_gradients(&found, &into, turn > 0);
-                if stage == head {
-                    sums.add(loss);
-                    sums.write(&header_of(&gradients[head]));
+            let with_pieces = sums.counts.in_pieces + 1;
+            self.room.in_pieces(batch, |piece| {
+                let collating = (Instant::now(), trace.span(Activity::Collate));
+                let tensors = micro_batch(&piece.of(batch, true), self.device);
+                tensors_took += collating.0.elapsed();
+                drop(collating);
+                if !piece.is_whole() {
+                    sums.counts.in_pieces = with_pieces;
                 }
-                if last { exchange.launch(stage, &gradients[stage], collective) } else { Ok(()) }
+                let recipe = Recipe { first_row: piece.first_row(), ..recipe };
+                let mut take = |stage: usize, found: Vec<Tensor>, loss: &LossScalars| {
+                    let into = gradients[stage].narrow(0, 0, network.stages()[stage].len() as i64);
+                    let add = std::mem::replace(&mut begun[stage], true);
+                    network.stages()[stage].collect_gradients(&found, &into, add);
+                    if stage == head {
+                        sums.add(loss);
+                        sums.write(&header_of(&gradients[head]));
+                    }
+                    if last && piece.is_last() {
+                        exchange.launch(stage, &gradients[stage], collective)?;
+                    }
+                    Ok(())
+                };
+                walk_unread(network, &tensors, &recipe, trace, |stage, found, loss| {
+                    piece.take(stage, || take(stage, found, loss))
+                })
             })?;
         }
         if portion.micro_batches.is_empty() {
