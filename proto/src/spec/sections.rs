@@ -198,9 +198,9 @@ pub enum DataType {
     /// 32-bit floating point.
     #[default]
     Float32,
-    /// IEEE half precision, with dynamic loss scaling. Slow on processors without arithmetic in it.
+    /// IEEE half precision, with dynamic loss scaling. Products are in 32 bits on processors that have none in it.
     Float16,
-    /// bfloat16: less precise than half, in the range of 32-bit numbers. The fast one on processors that have it.
+    /// bfloat16: less precise than half, in the range of 32-bit numbers. The fast one on processors with products in it; in 32 bits on others.
     Bfloat16,
 }
 

@@ -9,6 +9,7 @@ use crate::family::Traits;
 use crate::init::Init;
 use crate::inputs::Inputs;
 use crate::network::Dropout;
+use crate::products::linear;
 use crate::stage::{Declaration, Stage};
 
 const QKV_WEIGHT: usize = 0;
@@ -67,16 +68,15 @@ pub(crate) fn forward(
             true,
         )
     };
-    let qkv = hidden
-        .linear(&stage[QKV_WEIGHT], Some(&stage[QKV_BIAS]))
+    let linear = |x: &Tensor, weight: usize, bias: usize| linear(x, &stage[weight], &stage[bias]);
+    let qkv = linear(hidden, QKV_WEIGHT, QKV_BIAS)
         .view([inputs.rows(), inputs.width(), 3, config.num_attention_heads, config.head_dim()])
         .permute([2, 0, 3, 1, 4]);
     let context = attend(&qkv.get(0), &qkv.get(1), &qkv.get(2), inputs, noise);
-    let attended =
-        drop_hidden(context.linear(&stage[ATTENTION_OUT_WEIGHT], Some(&stage[ATTENTION_OUT_BIAS])));
+    let attended = drop_hidden(linear(&context, ATTENTION_OUT_WEIGHT, ATTENTION_OUT_BIAS));
     let attended = norm(attended + hidden, ATTENTION_NORM_WEIGHT, ATTENTION_NORM_BIAS);
-    let up = activate(config.activation, &attended.linear(&stage[UP_WEIGHT], Some(&stage[UP_BIAS])));
-    let down = drop_hidden(up.linear(&stage[DOWN_WEIGHT], Some(&stage[DOWN_BIAS])));
+    let up = activate(config.activation, &linear(&attended, UP_WEIGHT, UP_BIAS));
+    let down = drop_hidden(linear(&up, DOWN_WEIGHT, DOWN_BIAS));
     norm(down + attended, OUT_NORM_WEIGHT, OUT_NORM_BIAS)
 }
 

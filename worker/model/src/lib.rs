@@ -13,6 +13,7 @@
 //! | `family` | what the architectures differ in, and the names in their files |
 //! | [`config`] | `config.json`, read strictly |
 //! | `embeddings`, `layer`, `attention` | what five families share |
+//! | [`products`] | matrix products in 16-bit formats |
 //! | `mobilebert` | what the sixth has of its own |
 //! | [`stage`] | flat storage, leaf views, layout hash |
 //! | [`dropout`] | dropout from derived seeds |
@@ -35,6 +36,7 @@ mod layer;
 pub mod load;
 mod mobilebert;
 pub mod network;
+pub mod products;
 pub mod save;
 pub mod stage;
 

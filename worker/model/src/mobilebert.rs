@@ -137,7 +137,7 @@ pub(crate) fn layer(
 
 /// The linear map whose weight is parameter `first`.
 fn linear(stage: &Stage, first: usize, x: &Tensor) -> Tensor {
-    x.linear(&stage[first], Some(&stage[first + 1]))
+    crate::products::linear(x, &stage[first], &stage[first + 1])
 }
 
 /// `x · weight + bias`; the weight is parameter `first`.

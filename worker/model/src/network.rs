@@ -83,6 +83,15 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Its name in a spec.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Float16 => "float16",
+            Self::BFloat16 => "bfloat16",
+        }
+    }
+
     pub(crate) fn kind(self) -> Kind {
         match self {
             Self::Float32 => Kind::Float,

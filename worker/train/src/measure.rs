@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use squad_collective::{Background, Compression, Fence, RingListener, Topology, Transport};
+use squad_model::products::multiplied_as;
 use squad_model::{EncoderConfig, HeadKind, Network, Precision};
 use squad_proto::{Deadlines, JobSpec};
 use tch::{Cuda, Device, Kind, Tensor};
@@ -131,14 +132,10 @@ fn alone() -> Result<Background, TrainError> {
     Ok(Background::start(squad_collective::connect(listener, topology)?))
 }
 
-/// How many floating-point operations a second products of square matrices reach, at best: what a step can be held
-/// against. Takes about a second.
+/// How many floating-point operations a second products of square matrices reach, at best, as the network has them computed:
+/// what a step can be held against. Takes about a second.
 pub fn matrix_rate(precision: Precision, device: Device) -> f64 {
-    let kind = match precision {
-        Precision::Float32 => Kind::Float,
-        Precision::Float16 => Kind::Half,
-        Precision::BFloat16 => Kind::BFloat16,
-    };
+    let kind = multiplied_as(precision, device);
     let mut best: f64 = 0.0;
     // From small to large, as long as the next size will not take long: some formats are slow on some processors.
     let largest = if device.is_cuda() { 8192 } else { 2048 };

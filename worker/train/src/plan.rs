@@ -126,6 +126,7 @@ fn load<'a>(
             classifier: classifier_dropout(&spec.train),
         },
         recompute: spec.train.recompute,
+        converts: !gpu && !squad_model::products::are_native(precision(spec)),
         gpu,
     }
 }

@@ -109,25 +109,15 @@ pub fn precision(spec: &JobSpec) -> Precision {
     }
 }
 
-/// What should be said of a number format that this processor computes slowly.
-fn slow_format(dtype: DataType) -> Option<&'static str> {
-    #[cfg(target_arch = "x86_64")]
-    match dtype {
-        DataType::Float16 if !std::is_x86_feature_detected!("avx512fp16") => Some(
-            "train.dtype is float16, which this processor has no arithmetic in: a step takes many times as long as \
-             with bfloat16 or float32",
-        ),
-        DataType::Bfloat16 if !std::is_x86_feature_detected!("avx512bf16") => Some(
-            "train.dtype is bfloat16, which this processor has no arithmetic in: a step may take longer than with \
-             float32",
-        ),
-        _ => None,
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        let _ = dtype;
-        None
-    }
+/// What should be said of a number format that this processor has no products in.
+fn slow_format(precision: Precision) -> Option<String> {
+    (!squad_model::products::are_native(precision)).then(|| {
+        format!(
+            "train.dtype is {}, in which this processor cannot multiply: products are computed in 32 bits and rounded, \
+             which is as accurate and no faster than float32",
+            precision.name()
+        )
+    })
 }
 
 /// Loads data, tokenizer and weights, and builds the features, to compute on the CPU.
@@ -362,9 +352,9 @@ pub(crate) fn load(
     let (mut network, loaded) = load_network(folder, head_in(spec, folder)?, spec.train.seed, device)?;
     network.compute_in(precision(spec));
     if device == Device::Cpu
-        && let Some(sentence) = slow_format(spec.train.dtype)
+        && let Some(sentence) = slow_format(precision(spec))
     {
-        report.note(sentence.to_owned());
+        report.note(sentence);
     }
     if !loaded.head_loaded() && matches!(task, Task::Evaluate { .. }) {
         let has = save::head_of(network.config_json())

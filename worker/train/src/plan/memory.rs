@@ -10,6 +10,7 @@
 //! | the feed-forward network, before and after its activation (once with ReLU) | 2 N F |
 //! | with dropout, 32 bits: two masks of hidden states | 2 N C |
 //! | with dropout of attention on a CPU, S = B A T T: weights and mask in 32 bits, what remains of them | 3 S |
+//! | with products of 16-bit numbers in 32 bits: copies of what they read; attention's four | 4 (3 N C + N F); 2 (4 N C) bytes |
 //!
 //! N = B T tokens in B windows, C wide, F in the feed-forward network, A heads. Elements have 4 bytes, or 2 in a 16-bit
 //! format. A frozen stage keeps nothing. With `recompute` only what lies between stages is kept, N C each, and one
@@ -43,6 +44,8 @@ pub struct Load<'a> {
     pub dropout: Dropout,
     /// Whether layers are run again in the backward pass.
     pub recompute: bool,
+    /// Whether matrices are multiplied in 32 bits though the format has 16.
+    pub converts: bool,
     /// Whether it is a GPU's memory: there attention has no weights of its own, whatever its dropout.
     pub gpu: bool,
 }
@@ -130,7 +133,6 @@ impl Load<'_> {
         let config = self.config;
         let (wide, inner) = (config.hidden_size as u64, config.intermediate_size as u64);
         let weights = windows * config.num_attention_heads as u64 * length * length;
-        let parameters = self.stages[1].parameters * element;
         let (mut kept, mut working) = match config.bottleneck {
             Some(Bottleneck { size, feed_forwards }) => {
                 let (narrow, networks) = (size as u64, feed_forwards as u64);
@@ -143,13 +145,25 @@ impl Load<'_> {
                 (tokens * kept * element, tokens * (2 * inner + 3 * wide) * element)
             }
         };
+        let mut parameters = self.stages[1].parameters * element;
+        if self.converts {
+            let (read, attended) = match config.bottleneck {
+                Some(Bottleneck { size, feed_forwards }) => {
+                    let (narrow, networks) = (size as u64, feed_forwards as u64);
+                    (3 * (wide + narrow) + networks * (narrow + inner), 4 * narrow)
+                }
+                None => (3 * wide + inner, 4 * wide),
+            };
+            kept += tokens * (4 * read + 2 * attended) + 4 * self.stages[1].matrices;
+            (working, parameters) = (2 * working, 3 * parameters);
+        }
         if self.dropout.hidden > 0.0 {
             let masks = if config.bottleneck.is_some() { 1 } else { 2 };
             // The thread that draws masks keeps room for the largest.
             (kept, working) = (kept + 4 * masks * tokens * wide, working + 4 * tokens * wide);
         }
         if self.dropout.attention > 0.0 && !self.gpu {
-            kept += (8 + element) * weights;
+            kept += (8 + if self.converts { 4 } else { element }) * weights;
             // Gradients of the weights before and after the softmax, and the room for the mask.
             working = working.max(2 * 4 * weights) + 4 * weights;
         }
@@ -205,6 +219,7 @@ mod tests {
             precision: Precision::Float32,
             dropout: Dropout::NONE,
             recompute: false,
+            converts: false,
             gpu: false,
         };
         change(&mut load);
@@ -236,6 +251,11 @@ mod tests {
 
         let half = memory(|load| load.precision = Precision::BFloat16);
         assert!(half.shadow_weights > 0 && half.activations < plain.activations * 6 / 10);
+
+        let both = memory(|load| (load.precision, load.converts) = (Precision::BFloat16, true));
+        // Of a token and layer: copies of what four products read, and of what attention reads and gives.
+        let copies = 12 * 8 * 384 * (4 * (3 * 768 + 3072) + 2 * 4 * 768) + 12 * 4 * 12 * 768 * 768;
+        assert_eq!(both.activations - half.activations, copies);
 
         let rates = Dropout { hidden: 0.1, attention: 0.1, classifier: 0.1 };
         let drops = memory(|load| load.dropout = rates);
