@@ -11,11 +11,11 @@ use std::cell::{Cell, RefCell};
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{RngCore, SeedableRng};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 thread_local! {
     /// Reused between masks: they are large.
-    static MASK: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static MASK: RefCell<Vec<bool>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The source of dropout masks for one forward pass of one stage.
@@ -50,13 +50,20 @@ impl Noise {
         }
         let seed = self.next_seed();
         let of_row = input.numel() / input.size().first().map_or(1, |rows| (*rows).max(1) as usize);
-        let mask = MASK.with_borrow_mut(|mask| {
-            mask.resize(input.numel(), 0.0);
+        let keep = MASK.with_borrow_mut(|mask| {
+            mask.resize(input.numel(), false);
             fill_mask(mask, seed, rate, self.first_row * of_row);
             Tensor::from_slice(mask)
         });
-        // In 32 bits whatever the input's format: the scale, 1 / (1 - rate), is none of bfloat16's numbers.
-        (input * mask.view(input.size().as_slice())).to_kind(input.kind())
+        // What the backward pass keeps is a byte for each element, not a float.
+        let nothing = Tensor::zeros([], (input.kind(), Device::Cpu));
+        let mut kept = input.where_self(&keep.view(input.size().as_slice()), &nothing);
+        if input.kind() != Kind::Float {
+            // The scale is none of a 16-bit format's numbers.
+            return (kept.to_kind(Kind::Float) * scale(rate)).to_kind(input.kind());
+        }
+        kept *= scale(rate);
+        kept
     }
 
     /// Seeds the generators of all GPUs for the next mask. Costs no wait: the seed goes along with the next kernels.
@@ -82,18 +89,27 @@ pub fn mix(parts: &[u64]) -> u64 {
     })
 }
 
-/// Fills `mask` with 0 or the scale, four elements from each 64-bit draw: what follows after `skipped` elements.
-fn fill_mask(mask: &mut [f32], seed: u64, rate: f64, skipped: usize) {
-    let cut = (rate * 65536.0).round() as u16;
-    let scale = (1.0 / (1.0 - f64::from(cut) / 65536.0)) as f32;
+/// The rate as the number of 65536 draws of which one drops an element.
+fn cut(rate: f64) -> u16 {
+    (rate * 65536.0).round() as u16
+}
+
+/// What the elements that stay are multiplied by.
+fn scale(rate: f64) -> f64 {
+    f64::from((1.0 / (1.0 - f64::from(cut(rate)) / 65536.0)) as f32)
+}
+
+/// Fills `mask` with whether elements stay, four from each 64-bit draw: what follows after `skipped` elements.
+fn fill_mask(mask: &mut [bool], seed: u64, rate: f64, skipped: usize) {
+    let cut = cut(rate);
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
     for _ in 0..skipped / 4 {
         random.next_u64();
     }
-    let mut draw = |values: &mut [f32], used: usize| {
+    let mut draw = |values: &mut [bool], used: usize| {
         let mut bits = random.next_u64() >> (16 * used);
         for value in values {
-            *value = if (bits as u16) < cut { 0.0 } else { scale };
+            *value = bits as u16 >= cut;
             bits >>= 16;
         }
     };
@@ -108,7 +124,6 @@ fn fill_mask(mask: &mut [f32], seed: u64, rate: f64, skipped: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Kind;
 
     #[test]
     fn rate_and_expectation_hold() {
@@ -141,6 +156,15 @@ mod tests {
                 assert_eq!(noise.apply(&ones(*rows), 0.5), all.narrow(0, *first, *rows), "from {first} on");
             }
         }
+    }
+
+    #[test]
+    fn what_stays_in_16_bits_is_rounded_once() {
+        let numbers = Tensor::randn([500], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+        let found = Noise::new(5).apply(&numbers, 0.1);
+        let exact = Noise::new(5).apply(&numbers.to_kind(Kind::Float), 0.1);
+        assert_eq!(found.kind(), Kind::BFloat16);
+        assert_eq!(found, exact.to_kind(Kind::BFloat16));
     }
 
     #[test]

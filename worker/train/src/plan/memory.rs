@@ -8,8 +8,8 @@
 //! |---|---|
 //! | query, key and value; attention's result; both sums before the norms; both norms' results | 8 N C |
 //! | the feed-forward network, before and after its activation (once with ReLU) | 2 N F |
-//! | with dropout, 32 bits: two masks of hidden states | 2 N C |
-//! | with dropout of attention on a CPU, S = B A T T: weights and mask in 32 bits, what remains of them | 3 S |
+//! | with dropout: two masks of hidden states, a byte each | 2 N C bytes |
+//! | with dropout of attention on a CPU, S = B A T T: weights in 32 bits, a byte of mask, what remains of them | 4 S + S bytes; S |
 //! | with products of 16-bit numbers in 32 bits: copies of what they read; attention's four | 4 (3 N C + N F); 2 (4 N C) bytes |
 //!
 //! N = B T tokens in B windows, C wide, F in the feed-forward network, A heads. Elements have 4 bytes, or 2 in a 16-bit
@@ -160,12 +160,12 @@ impl Load<'_> {
         if self.dropout.hidden > 0.0 {
             let masks = if config.bottleneck.is_some() { 1 } else { 2 };
             // The thread that draws masks keeps room for the largest.
-            (kept, working) = (kept + 4 * masks * tokens * wide, working + 4 * tokens * wide);
+            (kept, working) = (kept + masks * tokens * wide, working + tokens * wide);
         }
         if self.dropout.attention > 0.0 && !self.gpu {
-            kept += (8 + if self.converts { 4 } else { element }) * weights;
+            kept += (5 + if self.converts { 4 } else { element }) * weights;
             // Gradients of the weights before and after the softmax, and the room for the mask.
-            working = working.max(2 * 4 * weights) + 4 * weights;
+            working = working.max(2 * 4 * weights) + weights;
         }
         Stage { kept, working: working + parameters }
     }
@@ -177,8 +177,8 @@ impl Load<'_> {
         let drops = u64::from(self.dropout.hidden > 0.0);
         let projects = u64::from(self.stages[0].matrices > 0);
         let each = match config.bottleneck {
-            Some(_) => 3 * narrow + wide + drops * wide,
-            None => narrow + drops * narrow + projects * narrow,
+            Some(_) => 3 * narrow + wide + drops * wide / 4,
+            None => narrow + drops * narrow / 4 + projects * narrow,
         };
         let result = config.hidden_size as u64 * self.element();
         Stage {
@@ -259,7 +259,7 @@ mod tests {
 
         let rates = Dropout { hidden: 0.1, attention: 0.1, classifier: 0.1 };
         let drops = memory(|load| load.dropout = rates);
-        let weights = 3 * 12 * 8 * 12 * 384 * 384 * 4;
+        let weights = 9 * 12 * 8 * 12 * 384 * 384;
         assert!(drops.activations > plain.activations + weights);
         let on_gpu = memory(|load| (load.dropout, load.gpu) = (rates, true));
         assert_eq!(drops.activations - on_gpu.activations, weights);
