@@ -96,6 +96,8 @@ struct Compute {
 impl Compute {
     fn run(self) {
         let to_control = self.to_control.clone();
+        // Only here, where what ends in a panic is reported whatever it leaves on standard error.
+        squad_train::memory::keep_attempts_quiet();
         let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| self.task()))
             .unwrap_or_else(|payload| Some(Err(failure::of_panic(payload.as_ref()))));
         if let Some(outcome) = outcome {

@@ -84,7 +84,6 @@ fn write_manual(folder: &Path) -> anyhow::Result<ExitCode> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    squad_train::memory::keep_attempts_quiet();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
