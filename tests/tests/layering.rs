@@ -44,6 +44,20 @@ fn nobody_reaches_what_is_not_theirs() {
             "squad-cuda",
             &["tch", "torch-sys", "tokio", "squad-proto", "squad-collective", "squad-model", "squad-train"],
         ),
+        (
+            "squad-attention",
+            &[
+                "tokio",
+                "squad-proto",
+                "squad-cuda",
+                "squad-data",
+                "squad-fetch",
+                "squad-weights",
+                "squad-model",
+                "squad-collective",
+                "squad-train",
+            ],
+        ),
         ("squad-model", &["tokio", "squad-data", "squad-collective", "squad-proto"]),
         ("squad-train", &["tokio", "tonic", "clap", "indicatif"]),
         (

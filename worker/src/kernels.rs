@@ -1,9 +1,9 @@
 //! Which matrix kernels libtorch's math library takes.
 //!
-//! Intel's MKL, which is inside libtorch, asks one function whether the processor is Intel's, and takes AVX2
-//! kernels where it is not, though others have AVX-512 too. A program that exports a function of that name
-//! is asked in its place. Here it answers yes where the processor has what the faster kernels need;
-//! SQUAD_MKL_NATIVE=1 restores MKL's own choice.
+//! Intel's MKL, which is inside libtorch, asks one function whether the processor is Intel's, and where it is not takes kernels
+//! of its own for others: none with AVX-512, and with AVX2 slightly slower ones (measured: 6 % on an AMD processor). A program
+//! that exports a function of that name is asked in its place. Here it answers yes where the processor has what the faster
+//! kernels need; SQUAD_MKL_NATIVE=1 restores MKL's own choice.
 #![allow(unsafe_code, unreachable_pub, reason = "exports a symbol that MKL calls")]
 
 use std::arch::x86_64::__cpuid;
@@ -20,12 +20,20 @@ pub extern "C" fn mkl_serv_intel_cpu_true() -> c_int {
         let id = __cpuid(0);
         (id.ebx, id.edx, id.ecx) == (0x756e_6547, 0x4965_6e69, 0x6c65_746e)
     };
-    c_int::from(is_intel || asks_for_avx512())
+    c_int::from(is_intel || asked_for().is_some())
 }
 
-/// Whether MKL is told to take its AVX-512 kernels on whatever processor this is.
-pub(crate) fn asks_for_avx512() -> bool {
-    has_avx512() && !is_native()
+/// The instructions of the kernels that MKL is told to take on whatever processor this is.
+pub(crate) fn asked_for() -> Option<&'static str> {
+    if is_native() {
+        None
+    } else if has_avx512() {
+        Some("AVX-512")
+    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        Some("AVX2")
+    } else {
+        None
+    }
 }
 
 /// Whether the user leaves the choice to MKL.

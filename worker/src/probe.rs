@@ -45,7 +45,7 @@ struct Cpu {
     threads_per_worker: usize,
     /// `OMP_WAIT_POLICY` as this process has it; a launcher gives its workers `PASSIVE` where it is not set.
     omp_wait_policy: Option<String>,
-    /// What MKL is told: `AVX-512` or `its own choice`.
+    /// What MKL is told: `AVX-512`, `AVX2` or `its own choice`.
     mkl_kernels: &'static str,
     /// Whether `SQUAD_MKL_NATIVE` leaves the choice to MKL.
     mkl_native: bool,
@@ -119,7 +119,7 @@ fn cpu(workers: u32) -> Cpu {
         workers,
         threads_per_worker: squad_proto::threads_per_worker(cores, workers),
         omp_wait_policy: std::env::var("OMP_WAIT_POLICY").ok(),
-        mkl_kernels: if kernels::asks_for_avx512() { "AVX-512" } else { "its own choice" },
+        mkl_kernels: kernels::asked_for().unwrap_or("its own choice"),
         mkl_native: kernels::is_native(),
         float_formats: FloatFormats {
             avx2: is_x86_feature_detected!("avx2"),

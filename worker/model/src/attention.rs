@@ -1,5 +1,6 @@
 //! Scaled dot-product attention over several heads.
 
+use squad_attention::{Heads, attention};
 use tch::{Device, Kind, Tensor};
 
 use crate::dropout::Noise;
@@ -7,43 +8,58 @@ use crate::inputs::Inputs;
 use crate::network::Dropout;
 use crate::products::kind_for;
 
-/// `[B, T, heads · D]` to `[B, heads, T, D]`.
-pub(crate) fn split_heads(x: &Tensor, heads: i64) -> Tensor {
-    let size = x.size();
-    x.view([size[0], size[1], heads, size[2] / heads]).transpose(1, 2)
-}
-
-/// Attention over keys that are no padding: query, key and value of `[B, heads, T, D]` give `[B, T, heads · D]`.
-pub(crate) fn attend(
-    query: &Tensor,
-    key: &Tensor,
-    value: &Tensor,
-    inputs: &Inputs,
-    noise: Option<(&Noise, Dropout)>,
-) -> Tensor {
-    let (size, format, kind) = (query.size(), query.kind(), kind_for(query));
-    let [query, key, value] = [query, key, value].map(|x| x.to_kind(kind));
+/// Attention over keys that are no padding: queries, keys and values of `[B, T, heads · D]`, or `[B, T, 3 · heads · D]` of all, give
+/// `[B, T, heads · D]`.
+pub(crate) fn attend(of: Heads<'_>, heads: i64, inputs: &Inputs, noise: Option<(&Noise, Dropout)>) -> Tensor {
+    let drops = noise.filter(|(_, rates)| rates.attention > 0.0);
+    let (device, format, kind) = match of {
+        Heads::Together(all) | Heads::Apart([all, ..]) => (all.device(), all.kind(), kind_for(all)),
+    };
+    // libtorch's kernel for CPUs multiplies in a processor's own 16-bit format, but knows no dropout.
+    if device == Device::Cpu && (kind == Kind::Float || drops.is_some()) {
+        return on_cpu(of, heads, inputs, drops).to_kind(format);
+    }
+    let [query, key, value] = split(of, heads);
     // Rounded to a half, padding's number becomes minus infinity; every row has a token that is none.
     let bias = inputs.attention_bias.as_ref().map(|bias| bias.to_kind(kind));
-    let drops = noise.filter(|(_, rates)| rates.attention > 0.0);
-    let context = match drops {
-        // The CPU's fused kernel knows no dropout.
-        Some((noise, rates)) if query.device() == Device::Cpu => {
-            let scores = (&query / (size[3] as f64).sqrt()).matmul(&key.transpose(-2, -1));
-            let scores = match &bias {
-                Some(bias) => scores + bias,
-                None => scores,
-            };
-            let weights = noise.apply(&scores.softmax(-1, Kind::Float), rates.attention);
-            weights.to_kind(kind).matmul(&value)
-        }
-        _ => {
-            let rate = drops.map_or(0.0, |(noise, rates)| {
-                noise.seed_device();
-                rates.attention
-            });
-            Tensor::scaled_dot_product_attention(&query, &key, &value, bias, rate, false, None, false)
+    let rate = drops.map_or(0.0, |(noise, rates)| {
+        noise.seed_device();
+        rates.attention
+    });
+    let context = Tensor::scaled_dot_product_attention(&query, &key, &value, bias, rate, false, None, false);
+    context.transpose(1, 2).flatten(2, 3)
+}
+
+#[expect(
+    clippy::panic,
+    reason = "as tch's operations do, with libtorch's words, by which a lack of memory is known"
+)]
+fn on_cpu(of: Heads<'_>, heads: i64, inputs: &Inputs, drops: Option<(&Noise, Dropout)>) -> Tensor {
+    let dropout = drops.and_then(|(noise, rates)| noise.of_attention(rates.attention));
+    let floats = |tensor: &Tensor| tensor.to_kind(Kind::Float);
+    let bias = inputs.attention_bias.as_ref();
+    let context = match of {
+        Heads::Together(all) => attention(Heads::Together(&floats(all)), bias, heads, dropout),
+        Heads::Apart(three) => {
+            let [query, key, value] = three.map(floats);
+            attention(Heads::Apart([&query, &key, &value]), bias, heads, dropout)
         }
     };
-    context.to_kind(format).transpose(1, 2).reshape([size[0], size[2], size[1] * size[3]])
+    context.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Queries, keys and values as `[B, heads, T, D]`.
+fn split(of: Heads<'_>, heads: i64) -> [Tensor; 3] {
+    match of {
+        Heads::Together(all) => {
+            let size = all.size();
+            let parts =
+                all.view([size[0], size[1], 3, heads, size[2] / (3 * heads)]).permute([2, 0, 3, 1, 4]);
+            [0, 1, 2].map(|part| parts.get(part))
+        }
+        Heads::Apart(three) => three.map(|x| {
+            let size = x.size();
+            x.view([size[0], size[1], heads, size[2] / heads]).transpose(1, 2)
+        }),
+    }
 }

@@ -66,6 +66,13 @@ impl Noise {
         kept
     }
 
+    /// The next dropout of attention weights on the CPU, at a rate to the nearest 1/65536; none where that is 0.
+    pub(crate) fn of_attention(&self, rate: f64) -> Option<squad_attention::Dropout> {
+        let seed = self.next_seed();
+        let drops = cut(rate);
+        (drops > 0).then_some(squad_attention::Dropout { seed, drops, first_row: self.first_row })
+    }
+
     /// Seeds the generators of all GPUs for the next mask. Costs no wait: the seed goes along with the next kernels.
     pub(crate) fn seed_device(&self) {
         let seed = self.next_seed();

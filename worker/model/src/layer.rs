@@ -1,5 +1,6 @@
 //! One layer of a post-norm Transformer encoder (Devlin et al., 2019), as all families but MobileBERT have it.
 
+use squad_attention::Heads;
 use tch::Tensor;
 
 use crate::attention::attend;
@@ -69,10 +70,8 @@ pub(crate) fn forward(
         )
     };
     let linear = |x: &Tensor, weight: usize, bias: usize| linear(x, &stage[weight], &stage[bias]);
-    let qkv = linear(hidden, QKV_WEIGHT, QKV_BIAS)
-        .view([inputs.rows(), inputs.width(), 3, config.num_attention_heads, config.head_dim()])
-        .permute([2, 0, 3, 1, 4]);
-    let context = attend(&qkv.get(0), &qkv.get(1), &qkv.get(2), inputs, noise);
+    let qkv = linear(hidden, QKV_WEIGHT, QKV_BIAS);
+    let context = attend(Heads::Together(&qkv), config.num_attention_heads, inputs, noise);
     let attended = drop_hidden(linear(&context, ATTENTION_OUT_WEIGHT, ATTENTION_OUT_BIAS));
     let attended = norm(attended + hidden, ATTENTION_NORM_WEIGHT, ATTENTION_NORM_BIAS);
     let up = activate(config.activation, &linear(&attended, UP_WEIGHT, UP_BIAS));

@@ -101,12 +101,16 @@ pub fn assign(network: &mut Network, mut tensors: Tensors, seed: u64) -> Result<
     let head = network.stages().len() - 1;
     let own = network.config().family.prefix();
     for index in 0..network.stages().len() {
-        network.initialise(index, seed);
         let stage = &network.stages()[index];
-        let mut values = stage.to_vec();
-        for param in stage.params() {
-            for (name, shape, span) in param.parts() {
-                let Some((found, data)) = take(&mut tensors, own, name) else {
+        let mut values = vec![0.0; stage.len()];
+        for (number, param) in stage.params().iter().enumerate() {
+            let found: Vec<_> = param.parts().map(|(name, ..)| take(&mut tensors, own, name)).collect();
+            if found.iter().any(Option::is_none) {
+                // Drawing a large model's weights takes longer than reading them: only those that the file lacks.
+                param.initialise(&mut values, [seed, index as u64, number as u64]);
+            }
+            for ((name, shape, span), found) in param.parts().zip(found) {
+                let Some((found, data)) = found else {
                     report.missing.push(name.to_owned());
                     continue;
                 };

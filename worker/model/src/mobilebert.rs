@@ -1,9 +1,10 @@
 //! MobileBERT's embeddings and layer (Sun et al., 2020): narrow inside, wide between the layers, and norms that
 //! only scale and shift.
 
+use squad_attention::Heads;
 use tch::Tensor;
 
-use crate::attention::{attend, split_heads};
+use crate::attention::attend;
 use crate::config::{Bottleneck, EncoderConfig};
 use crate::dropout::Noise;
 use crate::embeddings::lookup;
@@ -110,16 +111,10 @@ pub(crate) fn layer(
 ) -> Tensor {
     let narrow = no_norm(stage, IN_NORM, &linear(stage, IN, hidden));
     let shared = no_norm(stage, SHARED_NORM, &linear(stage, SHARED, hidden));
-    let heads = config.num_attention_heads;
     let query_key = linear(stage, QUERY_KEY, &shared).chunk(2, -1);
     let value = linear(stage, VALUE, hidden);
-    let context = attend(
-        &split_heads(&query_key[0], heads),
-        &split_heads(&query_key[1], heads),
-        &split_heads(&value, heads),
-        inputs,
-        noise,
-    );
+    let three = Heads::Apart([&query_key[0], &query_key[1], &value]);
+    let context = attend(three, config.num_attention_heads, inputs, noise);
     let mut state = no_norm(stage, ATTENTION_NORM, &(linear(stage, ATTENTION_OUT, &context) + narrow));
     for k in 0..sizes.feed_forwards as usize {
         let first = FEED_FORWARD + 6 * k;

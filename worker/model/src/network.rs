@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::EncoderConfig;
-use crate::dropout::{Noise, mix};
+use crate::dropout::Noise;
 use crate::heads::{HeadKind, Loss, LossForm, Scores, conditional, span};
 use crate::inputs::{Inputs, Targets};
 use crate::stage::{Declaration, Stage};
@@ -195,8 +195,7 @@ impl Network {
         let stage = &mut self.stages[index];
         let mut values = vec![0.0; stage.len()];
         for (number, param) in stage.params().iter().enumerate() {
-            let span = param.offset as usize..(param.offset + param.len()) as usize;
-            param.init.fill(&mut values[span], mix(&[seed, index as u64, number as u64]));
+            param.initialise(&mut values, [seed, index as u64, number as u64]);
         }
         stage.set(&values);
     }

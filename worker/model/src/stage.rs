@@ -5,6 +5,7 @@ use std::ops::{Index, Range};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
+use crate::dropout::mix;
 use crate::init::Init;
 use crate::network::StageSize;
 
@@ -38,6 +39,12 @@ impl Param {
     /// True for a table in which rows are looked up.
     fn is_table(&self) -> bool {
         self.parts.iter().any(|name| name.ends_with("_embeddings.weight"))
+    }
+
+    /// Gives its elements of the stage's `values` their starting ones, derived from the numbers.
+    pub(crate) fn initialise(&self, values: &mut [f32], from: [u64; 3]) {
+        let span = self.offset as usize..(self.offset + self.len()) as usize;
+        self.init.fill(&mut values[span], mix(&from));
     }
 
     /// Each part's name, its shape, and its elements in the flat storage.

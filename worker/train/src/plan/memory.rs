@@ -9,7 +9,9 @@
 //! | query, key and value; attention's result; both sums before the norms; both norms' results | 8 N C |
 //! | the feed-forward network, before and after its activation (once with ReLU) | 2 N F |
 //! | with dropout: two masks of hidden states, a byte each | 2 N C bytes |
-//! | with dropout of attention on a CPU, S = B A T T: weights in 32 bits, a byte of mask, what remains of them | 4 S + S bytes; S |
+//! | on a CPU: each query's largest score and its sum, in 32 bits | 8 N A bytes |
+//! | with dropout of attention on a CPU: a bit for each weight | B A T T / 8 bytes |
+//! | the same in a 16-bit format that the processor multiplies: attention's four in 32 bits, its result also in 16 | 10 N C bytes |
 //! | with products of 16-bit numbers in 32 bits: copies of what they read; attention's four | 4 (3 N C + N F); 2 (4 N C) bytes |
 //!
 //! N = B T tokens in B windows, C wide, F in the feed-forward network, A heads. Elements have 4 bytes, or 2 in a 16-bit
@@ -46,7 +48,7 @@ pub struct Load<'a> {
     pub recompute: bool,
     /// Whether matrices are multiplied in 32 bits though the format has 16.
     pub converts: bool,
-    /// Whether it is a GPU's memory: there attention has no weights of its own, whatever its dropout.
+    /// Whether it is a GPU's memory.
     pub gpu: bool,
 }
 
@@ -132,7 +134,7 @@ impl Load<'_> {
         let (tokens, element) = (windows * length, self.element());
         let config = self.config;
         let (wide, inner) = (config.hidden_size as u64, config.intermediate_size as u64);
-        let weights = windows * config.num_attention_heads as u64 * length * length;
+        let queries = windows * config.num_attention_heads as u64 * length;
         let (mut kept, mut working) = match config.bottleneck {
             Some(Bottleneck { size, feed_forwards }) => {
                 let (narrow, networks) = (size as u64, feed_forwards as u64);
@@ -146,13 +148,14 @@ impl Load<'_> {
             }
         };
         let mut parameters = self.stages[1].parameters * element;
+        let attended = 4 * config.bottleneck.map_or(wide, |bottleneck| bottleneck.size as u64);
         if self.converts {
-            let (read, attended) = match config.bottleneck {
+            let read = match config.bottleneck {
                 Some(Bottleneck { size, feed_forwards }) => {
                     let (narrow, networks) = (size as u64, feed_forwards as u64);
-                    (3 * (wide + narrow) + networks * (narrow + inner), 4 * narrow)
+                    3 * (wide + narrow) + networks * (narrow + inner)
                 }
-                None => (3 * wide + inner, 4 * wide),
+                None => 3 * wide + inner,
             };
             kept += tokens * (4 * read + 2 * attended) + 4 * self.stages[1].matrices;
             (working, parameters) = (2 * working, 3 * parameters);
@@ -162,10 +165,12 @@ impl Load<'_> {
             // The thread that draws masks keeps room for the largest.
             (kept, working) = (kept + masks * tokens * wide, working + tokens * wide);
         }
+        if !self.gpu {
+            kept += 8 * queries;
+        }
         if self.dropout.attention > 0.0 && !self.gpu {
-            kept += (5 + if self.converts { 4 } else { element }) * weights;
-            // Gradients of the weights before and after the softmax, and the room for the mask.
-            working = working.max(2 * 4 * weights) + weights;
+            kept += queries * 8 * length.div_ceil(64);
+            kept += if element == 2 && !self.converts { 5 * tokens * attended / 2 } else { 0 };
         }
         Stage { kept, working: working + parameters }
     }
@@ -233,8 +238,9 @@ mod tests {
         assert_eq!((plain.weights, plain.moments), (4 * parameters, 8 * parameters));
         assert_eq!((plain.gradients, plain.mapped), (4 * (parameters + 8), 500));
         assert_eq!((plain.shadow_weights, plain.checkpoint_copy), (0, 12 * parameters));
-        // Of a token: 16 times the width in each layer, the embeddings' sum and result, six floats of the head.
-        let token = 4 * (12 * 16 * 768 + 2 * 768 + 6);
+        // Of a token: 16 times the width in each layer and two floats for each of 12 heads, the embeddings' sum and result, six
+        // floats of the head.
+        let token = 4 * (12 * (16 * 768 + 2 * 12) + 2 * 768 + 6);
         assert_eq!(plain.activations, 8 * 384 * token);
         assert_eq!(plain.first_worker, plain.worker + plain.checkpoint_copy);
         assert_eq!(plain.activations + plain.working, plain.without_recompute);
@@ -259,10 +265,14 @@ mod tests {
 
         let rates = Dropout { hidden: 0.1, attention: 0.1, classifier: 0.1 };
         let drops = memory(|load| load.dropout = rates);
-        let weights = 9 * 12 * 8 * 12 * 384 * 384;
-        assert!(drops.activations > plain.activations + weights);
+        let queries = 12 * 8 * 12 * 384;
+        assert!(drops.activations > plain.activations + queries * 384 / 8);
         let on_gpu = memory(|load| (load.dropout, load.gpu) = (rates, true));
-        assert_eq!(drops.activations - on_gpu.activations, weights);
+        assert_eq!(drops.activations - on_gpu.activations, queries * (384 / 8 + 8));
+        let native =
+            |rates| memory(|load| (load.dropout, load.precision) = (rates, Precision::BFloat16)).activations;
+        let hidden = Dropout { attention: 0.0, ..rates };
+        assert_eq!(native(rates) - native(hidden), queries * 384 / 8 + 12 * 8 * 384 * 10 * 768);
 
         let frozen = memory(|load| load.first_trainable = 13);
         assert_eq!(frozen.gradients, 4 * (2 * 768 + 2 + 8));
