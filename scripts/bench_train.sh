@@ -7,8 +7,9 @@
 # Usage: scripts/bench_train.sh PEERS [WORK]
 #   PEERS    the folder of hf_squad.py, a Hugging Face fine-tuning program
 #   WORK     where its set-up made venv/, minilm/ and squad/ (default: peers-work)
-# ROUNDS (2), STEPS (20, padded) and LENGTHS (60, of real lengths) in the environment change how much is measured, PROGRAMS
-# where squadctl and squad-worker are (target/release: build them with `cargo build --release --bins` first). With AVX-512
+# In the environment PLOT names a file to draw the same in, as SVG; ROUNDS (2), STEPS (20, padded) and LENGTHS (60, of real
+# lengths) change how much is measured, PROGRAMS where squadctl and squad-worker are (target/release: build them with
+# `cargo build --release --bins` first). With AVX-512
 # theirs is measured with and without its --mkl-avx512, with bfloat16 products both are measured in that format, too.
 # About 20 minutes on two cores without AVX-512.
 set -euo pipefail
@@ -134,4 +135,29 @@ for name in (name for name in kinds if name.startswith("theirs")):
         pairs = list(zip(found[again], found[name]))
         print(f"| {name}; ours with recompute | {statistics.median(ratio('rate')):.2f} | {min(ratio('rate')):.2f} "
               f"| {statistics.median(ratio('memory')):.2f} | | |")
+
+
+def plot(path):
+    """Bars of examples a second and of peak memory, one below the other, as SVG."""
+    rows = [(name, median(name, "rate"), median(name, "memory")) for name in kinds if "recompute" not in name]
+    title = "Examples a second, and peak memory, of Squadron and a Hugging Face program"
+    height = 60 + 34 * len(rows)
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 {height}" width="860" height="{height}" role="img" '
+             f'aria-label="{title}" font-family="sans-serif" font-size="13">', f"<title>{title}</title>",
+             f'<rect width="860" height="{height}" rx="8" fill="#fff"/>',
+             '<text x="370" y="26" fill="#333">examples/s</text>', '<text x="640" y="26" fill="#333">peak memory</text>']
+    for number, (name, speed, memory) in enumerate(rows):
+        top, own = 40 + 34 * number, name.startswith("ours")
+        lines.append(f'<text x="360" y="{top + 16}" text-anchor="end" fill="#333">{name}</text>')
+        for left, value, most, text, colour in (
+                (370, speed, max(row[1] for row in rows), f"{speed:.2f}", "#2f6fbd" if own else "#b9c6d8"),
+                (640, memory, max(row[2] for row in rows), f"{memory:.0f} MiB", "#3a8f5c" if own else "#bfd8c8")):
+            width = 150 * value / most
+            lines.append(f'<rect x="{left}" y="{top}" width="{width:.1f}" height="22" rx="3" fill="{colour}"/>'
+                         f'<text x="{left + width + 6:.1f}" y="{top + 16}" fill="#333">{text}</text>')
+    pathlib.Path(path).write_text("\n".join(lines + ["</svg>", ""]))
+
+
+if os.environ.get("PLOT"):
+    plot(os.environ["PLOT"])
 PYTHON
