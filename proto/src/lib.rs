@@ -5,6 +5,7 @@
 //! | [`ids`] | jobs, generations, ranks, and the [`Fence`] that every message carries |
 //! | [`spec`] | the job spec as a user writes it, its validation, its JSON Schema |
 //! | [`task`] | what is to be done with a spec: train, or evaluate checkpoints |
+//! | [`threads`] | threads of workers that share a machine, and what their environment says of them |
 //! | [`event`] | what may happen to a job, in the past tense |
 //! | [`failure`] | failure reports and their stable codes |
 //! | [`deadlines`] | every wait, derived from one patience |
@@ -33,6 +34,7 @@ pub mod recipes;
 pub mod spec;
 pub mod step_bench;
 pub mod task;
+pub mod threads;
 pub mod ticket;
 #[cfg(feature = "rpc")]
 pub mod wire;
@@ -44,11 +46,6 @@ pub mod pb {
     tonic::include_proto!("squad.v1");
 }
 
-/// How many threads each of `workers` processes computes with on a machine of `cores` cores, at least one.
-pub fn threads_per_worker(cores: usize, workers: u32) -> usize {
-    (cores / workers.max(1) as usize).max(1)
-}
-
 pub use deadlines::Deadlines;
 pub use event::{Event, EventBody, JobState, Phase, Progress};
 pub use failure::{FailureCode, FailureReport};
@@ -57,4 +54,5 @@ pub use memory_group::{MemoryGroup, OutOfMemory};
 pub use pace::Pace;
 pub use spec::{JobSpec, ValidSpec};
 pub use task::Task;
+pub use threads::threads_per_worker;
 pub use ticket::{Invitation, Ticket};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use squad_proto::{Deadlines, MemoryGroup, Ticket};
+use squad_proto::{Deadlines, MemoryGroup, Ticket, threads};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 
@@ -45,7 +45,6 @@ impl LocalLauncher {
         ended: impl FnOnce(Exit, Vec<String>) + Send + 'static,
     ) -> Result<Launched, String> {
         let cannot = |e: std::io::Error| format!("cannot start {}: {e}", self.program.display());
-        let threads = ticket.threads.to_string();
         let mut command = Command::new(&self.program);
         command
             .arg("join")
@@ -54,14 +53,9 @@ impl LocalLauncher {
             .stderr(Stdio::piped())
             // A group of its own: Ctrl-C reaches the launcher only, and a kill reaches what it started.
             .process_group(0)
-            .kill_on_drop(true)
-            .env("OMP_NUM_THREADS", &threads)
-            .env("MKL_NUM_THREADS", &threads);
+            .kill_on_drop(true);
         command.envs(gpus.map(|gpus| ("CUDA_VISIBLE_DEVICES", gpus)));
-        if std::env::var_os("OMP_WAIT_POLICY").is_none() {
-            // Threads that spin cost their neighbours more than they gain.
-            command.env("OMP_WAIT_POLICY", "PASSIVE");
-        }
+        threads::prepare(command.as_std_mut(), Some(ticket.threads));
         let mut child = command.spawn().map_err(cannot)?;
         let pid = child.id().ok_or_else(|| "the worker ended at once".to_owned())?;
         let mut stdin = child.stdin.take().ok_or_else(|| "no pipe to the worker".to_owned())?;

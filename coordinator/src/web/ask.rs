@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
-use squad_proto::{JobId, JobState};
+use squad_proto::{JobId, JobState, threads};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
@@ -60,7 +60,8 @@ pub(super) async fn ask(
     command.arg("predict").arg("--model").arg(&model).args(["--output", "json"]);
     // With `=`, so that a text that begins with a hyphen is no flag.
     command.arg(format!("--question={}", question.question)).arg(format!("--context={}", question.context));
-    command.env("SQUAD_LOG", "error").env("OMP_NUM_THREADS", config.threads_of(1).to_string());
+    command.env("SQUAD_LOG", "error");
+    threads::prepare(command.as_std_mut(), Some(config.threads_of(1)));
     command.stdin(Stdio::null()).kill_on_drop(true);
     let broken = |sentence| Refusal(StatusCode::BAD_GATEWAY, sentence);
     let output = match tokio::time::timeout(DEADLINE, command.output()).await {

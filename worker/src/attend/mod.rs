@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use squad_proto::JobState;
+use squad_proto::threads::BINDING;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -73,6 +74,11 @@ pub(crate) struct JoinArgs {
 pub(crate) fn join(args: &JoinArgs) -> anyhow::Result<ExitCode> {
     let flags = Flags { rank: args.rank, world: args.world, local_rank: args.local_rank, slots: args.slots };
     let place = place::find(flags, |name| std::env::var(name).ok())?;
+    if let Some(name) = BINDING.iter().find(|name| std::env::var_os(name).is_some()) {
+        tracing::warn!(
+            "{name} is set: OpenMP has bound this process to one core, and what it starts with it; start it without {name}"
+        );
+    }
     let threads = link::threads(args.threads, place.local_size)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use squad_proto::{Deadlines, Generation, MemoryGroup, OutOfMemory, Ticket};
+use squad_proto::{Deadlines, Generation, MemoryGroup, OutOfMemory, Ticket, threads};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc::Sender;
@@ -52,7 +52,6 @@ impl Process {
     /// When it cannot be started.
     pub(crate) async fn start(ticket: &Ticket, signs: Sender<Sign>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot tell where squad-worker is")?;
-        let threads = ticket.threads.to_string();
         let mut command = Command::new(&program);
         command
             .arg("join")
@@ -60,13 +59,8 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
-            .kill_on_drop(true)
-            .env("OMP_NUM_THREADS", &threads)
-            .env("MKL_NUM_THREADS", &threads);
-        if std::env::var_os("OMP_WAIT_POLICY").is_none() {
-            // Threads that spin cost their neighbours more than they gain.
-            command.env("OMP_WAIT_POLICY", "PASSIVE");
-        }
+            .kill_on_drop(true);
+        threads::prepare(command.as_std_mut(), Some(ticket.threads));
         let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let pid = child.id().context("the worker ended at once")?;
         let mut stdin = child.stdin.take().context("no pipe to the worker")?;

@@ -8,6 +8,7 @@ use std::process::{Command, Output as Finished, Stdio};
 
 use anyhow::{Context, bail};
 use serde::de::DeserializeOwned;
+use squad_proto::threads;
 
 use crate::fault::{BadUsage, Verdict};
 use crate::output::Output;
@@ -18,6 +19,7 @@ pub(super) fn pass_on(arguments: &[OsString], output: Output) -> anyhow::Result<
     let program = squad_coordinator::find_worker_program()?;
     let mut command = Command::new(&program);
     command.args(arguments);
+    threads::prepare(&mut command, None);
     if output.is_json() {
         command.args(["--output", "json"]);
     }
@@ -44,10 +46,7 @@ pub(super) fn answer<T: DeserializeOwned>(
     let program = squad_coordinator::find_worker_program()?;
     let mut command = Command::new(&program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    if std::env::var_os("OMP_WAIT_POLICY").is_none() {
-        // As a job's workers are started.
-        command.env("OMP_WAIT_POLICY", "PASSIVE");
-    }
+    threads::prepare(&mut command, None);
     if std::env::var_os("SQUAD_LOG").is_none() {
         command.env("SQUAD_LOG", "error");
     }
