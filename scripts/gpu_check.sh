@@ -8,8 +8,8 @@ usage() {
 usage: scripts/gpu_check.sh --pack      on a machine that can build: programs into target/gpu-check
        scripts/gpu_check.sh [NAME...]   on a machine with a GPU: run all checks, or those whose names hold NAME
 
-Packing builds squad-worker, squadctl and the GPU tests of squad-train and copies them, stripped, to target/gpu-check
-(about 50 MiB). With that folder carried along, a machine with a GPU needs neither a compiler nor cargo; it needs the
+Packing builds squad-worker, squadctl and the GPU tests of squad-train and puts them, stripped, into target/gpu-check/programs.tar.gz
+(about 25 MiB), which the checks unpack beside it. With that folder carried along, a machine with a GPU needs neither a compiler nor cargo; it needs the
 NVIDIA driver (580 or later) and libtorch 2.11.0 with its CUDA libraries: a Python with torch 2.11.0+cu130, or
 target/libtorch and target/libtorch-cuda from scripts/setup.sh --cuda. The whole takes less than 8 minutes:
 
@@ -40,6 +40,8 @@ for line in sys.stdin:
   cp "$test" "$pack/gpu-tests"
   cp target/debug/squad-worker target/debug/squadctl "$pack/"
   strip "$pack"/*
+  tar -czf "$pack.tar.gz" -C "$pack" .
+  rm -r "$pack"; mkdir "$pack"; mv "$pack.tar.gz" "$pack/programs.tar.gz"
   du -sh "$pack" >&2
 }
 
@@ -49,6 +51,7 @@ case ${1:-} in
   -*) say "unknown option $1 (see --help)"; exit 2 ;;
 esac
 
+[ -f "$pack/programs.tar.gz" ] && tar -xzf "$pack/programs.tar.gz" -C "$pack"
 if [ ! -x "$pack/gpu-tests" ]; then
   say "$pack is not there: run scripts/gpu_check.sh --pack where cargo is, and carry the folder"; exit 2
 fi
