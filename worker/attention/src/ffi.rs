@@ -145,10 +145,8 @@ impl Call {
     /// # Safety
     /// The part lies as it says, and is not written meanwhile.
     unsafe fn source(&self, part: &Part) -> Source<'_, f32> {
-        let strides = self.beside(part.row, part.token);
-        let len = strides.extent(self.shape(), self.size as usize);
         // SAFETY: the caller's.
-        Source { data: unsafe { std::slice::from_raw_parts(part.data, len) }, strides }
+        unsafe { self.read(part.data.cast_const(), self.beside(part.row, part.token), self.size as usize) }
     }
 
     /// # Safety

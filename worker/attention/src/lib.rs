@@ -22,7 +22,7 @@ mod softmax;
 
 use tch::Tensor;
 
-pub use mask::Dropout;
+pub use mask::{Dropout, scale};
 
 /// What attention may fail with.
 #[derive(Debug, thiserror::Error)]

@@ -16,9 +16,9 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// What weights that stay are multiplied by, so that their expectation is as without dropout.
+    /// [`scale`] of what it drops.
     pub fn scale(&self) -> f32 {
-        (1.0 / (1.0 - f64::from(self.drops) / 65536.0)) as f32
+        scale(self.drops)
     }
 
     /// Which weights stay of a row of the batch and a head: for each of `tokens` queries, `tokens` of them.
@@ -50,6 +50,11 @@ impl Dropout {
             *word = !dropped;
         }
     }
+}
+
+/// What numbers that stay are multiplied by, so that their expectation is as without dropout, where of 65536 `drops` are dropped.
+pub fn scale(drops: u16) -> f32 {
+    (1.0 / (1.0 - f64::from(drops) / 65536.0)) as f32
 }
 
 #[cfg(test)]

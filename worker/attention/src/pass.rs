@@ -25,7 +25,27 @@ pub(crate) struct Inputs<'a> {
     pub(crate) dropout: Option<Dropout>,
 }
 
+/// What a task of either pass begins with.
+struct Begun<'a> {
+    /// Row and head.
+    task: [usize; 2],
+    widths: Widths,
+    bias: &'a [f32],
+    /// Keys up to the last that is none of padding.
+    keys: usize,
+    /// Their columns: whole tiles.
+    columns: usize,
+}
+
 impl Inputs<'_> {
+    fn begin<'a>(&self, index: usize, lanes: usize, room: &mut Room<'a>) -> Begun<'a> {
+        let task = [index / self.shape.heads, index % self.shape.heads];
+        let widths = Widths::new(self.shape, lanes);
+        let bias = room.take(widths.tokens);
+        let keys = self.keys(task[0], bias);
+        Begun { task, widths, bias, keys, columns: keys.next_multiple_of(VECTORS * lanes) }
+    }
+
     fn factor(&self) -> f32 {
         1.0 / (self.shape.size as f32).sqrt()
     }
@@ -97,13 +117,10 @@ impl WithSimd for ForwardTask<'_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Forward { inputs, output, sums, kept } = self.pass;
-        let shape @ Shape { tokens, heads, size, .. } = inputs.shape;
-        let widths = Widths::new(shape, S::F32_LANES);
-        let task @ [row, head] = [self.index / heads, self.index % heads];
+        let shape @ Shape { tokens, size, .. } = inputs.shape;
         let mut room = Room(self.scratch);
-        let bias = room.take(widths.tokens);
-        let keys = inputs.keys(row, bias);
-        let columns = keys.next_multiple_of(VECTORS * S::F32_LANES);
+        let Begun { task, widths, bias, keys, columns } = inputs.begin(self.index, S::F32_LANES, &mut room);
+        let [row, head] = task;
         let (key, value) = (room.take(size * widths.tokens), room.take(tokens * widths.size));
         copy_columns(&inputs.key, task, keys, size, (&mut *key, widths.tokens));
         copy_rows(&inputs.value, task, [0, keys], size, (&mut *value, widths.size, 1.0));
@@ -167,13 +184,10 @@ impl WithSimd for BackwardTask<'_, '_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let pass = self.pass;
         let inputs = &pass.inputs;
-        let shape @ Shape { tokens, heads, size, .. } = inputs.shape;
-        let widths = Widths::new(shape, S::F32_LANES);
-        let task @ [row, head] = [self.index / heads, self.index % heads];
+        let shape @ Shape { tokens, size, .. } = inputs.shape;
         let mut room = Room(self.scratch);
-        let bias = room.take(widths.tokens);
-        let keys = inputs.keys(row, bias);
-        let columns = keys.next_multiple_of(VECTORS * S::F32_LANES);
+        let Begun { task, widths, bias, keys, columns } = inputs.begin(self.index, S::F32_LANES, &mut room);
+        let [row, head] = task;
         let [key_columns, value_columns, key_sums, value_sums] =
             std::array::from_fn(|_| room.take(size * widths.tokens));
         let key = room.take(tokens * widths.size);

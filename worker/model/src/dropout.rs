@@ -103,7 +103,7 @@ fn cut(rate: f64) -> u16 {
 
 /// What the elements that stay are multiplied by.
 fn scale(rate: f64) -> f64 {
-    f64::from((1.0 / (1.0 - f64::from(cut(rate)) / 65536.0)) as f32)
+    f64::from(squad_attention::scale(cut(rate)))
 }
 
 /// Fills `mask` with whether elements stay, four from each 64-bit draw: what follows after `skipped` elements.
