@@ -130,7 +130,8 @@ pub struct Work {
     pub padded_tokens: u64,
     /// Share of them that is padding.
     pub padding: f64,
-    /// Floating-point operations of the run: matrix products of the forward pass and the backward pass.
+    /// Floating-point operations of the run: matrix products of the forward pass and the backward pass over the tokens that layers
+    /// compute, of which padding is one on a GPU and none on a CPU.
     pub flops: f64,
 }
 

@@ -37,8 +37,8 @@ pub struct StepBench {
     pub real_tokens_per_second: f64,
     /// Share of the tokens that is padding.
     pub padding: f64,
-    /// Floating-point operations a second: matrix products of the forward and the backward pass over all tokens, padding
-    /// included. What `recompute` computes again does not count.
+    /// Floating-point operations a second: matrix products of the forward and the backward pass over the tokens that layers
+    /// compute, of which padding is one on a GPU and none on a CPU. What `recompute` computes again does not count.
     pub flops_per_second: f64,
     /// The best that products of large square matrices reached in this process, in the same number format.
     pub matrix_flops_per_second: f64,

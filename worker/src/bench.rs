@@ -248,9 +248,9 @@ impl Figures {
             all if all.len() % 2 == 1 => all[middle],
             all => f64::midpoint(all[middle - 1], all[middle]),
         };
-        // A step is one micro-batch.
+        // A step is one micro-batch; of windows of several lengths their mean is taken.
         let operations = |step: &Measured| {
-            flops.training(step.examples, step.padded_tokens.checked_div(step.examples).unwrap_or(0))
+            flops.training(step.examples, step.computed_tokens.checked_div(step.examples).unwrap_or(0))
         };
         let mut phases = Phases {
             collate: mean(|step| step.spent.collate),

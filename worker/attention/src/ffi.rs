@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tch::Tensor;
 
-use crate::AttentionError;
 use crate::field::{Shape, Source, Strides, Target};
 use crate::mask::Dropout;
 use crate::pass::{Backward, Forward, Inputs};
 use crate::scratch::{backward_len, forward_len};
+use crate::{AttentionError, Rows};
 
 /// Where a query, key or value lies, or its gradient.
 #[repr(C)]
@@ -32,6 +32,7 @@ struct Call {
     key: Part,
     value: Part,
     bias: *const f32,
+    starts: *const i64,
     seed: u64,
     first_row: i64,
     drops: i64,
@@ -48,7 +49,7 @@ struct Call {
 }
 
 /// As many fields as in `node.cpp`, which says the same.
-const _: () = assert!(size_of::<Call>() == 33 * 8);
+const _: () = assert!(size_of::<Call>() == 34 * 8);
 
 /// What the node calls.
 #[repr(C)]
@@ -61,6 +62,7 @@ struct Functions {
 #[repr(C)]
 struct Options {
     heads: i64,
+    width: i64,
     seed: u64,
     first_row: i64,
     drops: i64,
@@ -75,6 +77,7 @@ unsafe extern "C" {
         key: *const c_void,
         value: *const c_void,
         bias: *const c_void,
+        starts: *const c_void,
         options: *const Options,
         error: *mut *mut c_char,
     ) -> *mut c_void;
@@ -84,13 +87,18 @@ unsafe extern "C" {
 /// Calls the node. `tensors` are query, key and value, or one tensor of all.
 pub(crate) fn apply(
     tensors: [Option<&Tensor>; 3],
-    bias: Option<&Tensor>,
+    rows: Rows<'_>,
     heads: i64,
     dropout: Option<Dropout>,
 ) -> Result<Tensor, AttentionError> {
     let pointer = |tensor: Option<&Tensor>| tensor.map_or(std::ptr::null(), |tensor| tensor.as_ptr().cast());
+    let (bias, starts, width) = match rows {
+        Rows::Alike { bias } => (bias, None, 0),
+        Rows::Packed { starts, width } => (None, Some(starts), width),
+    };
     let options = Options {
         heads,
+        width,
         seed: dropout.map_or(0, |dropout| dropout.seed),
         first_row: dropout.map_or(0, |dropout| dropout.first_row as i64),
         drops: dropout.map_or(0, |dropout| i64::from(dropout.drops)),
@@ -100,8 +108,8 @@ pub(crate) fn apply(
     let mut error = std::ptr::null_mut();
     // SAFETY: the pointers are of tensors that live, or null where the node takes that; it gives a new tensor or a text.
     unsafe {
-        let made =
-            squad_attention_apply(query, key, value, pointer(bias), &raw const options, &raw mut error);
+        let (bias, starts) = (pointer(bias), pointer(starts));
+        let made = squad_attention_apply(query, key, value, bias, starts, &raw const options, &raw mut error);
         if !made.is_null() {
             return Ok(Tensor::from_ptr(made.cast()));
         }
@@ -119,49 +127,92 @@ extern "C" fn scratch(tokens: i64, size: i64, backward: bool) -> i64 {
     (if backward { backward_len(shape) } else { forward_len(shape) }) as i64
 }
 
+/// How a tensor lies.
+#[derive(Clone, Copy)]
+struct Layout {
+    strides: Strides,
+    shape: Shape,
+    /// Elements for each token of each head.
+    width: usize,
+}
+
+impl Layout {
+    fn extent(self) -> usize {
+        self.strides.extent(self.shape, self.width)
+    }
+}
+
 impl Call {
     fn shape(&self) -> Shape {
         let [rows, tokens, heads, size] = [self.rows, self.tokens, self.heads, self.size].map(|n| n as usize);
         Shape { rows, tokens, heads, size }
     }
 
-    /// Strides of a tensor whose heads lie side by side.
-    fn beside(&self, row: i64, token: i64) -> Strides {
-        Strides { row: row as usize, token: token as usize, head: self.size as usize }
+    /// Where packed rows begin, and the last ends.
+    ///
+    /// # Safety
+    /// What the call points to is there.
+    unsafe fn starts(&self) -> Option<&[i64]> {
+        // SAFETY: the caller's.
+        (!self.starts.is_null())
+            .then(|| unsafe { std::slice::from_raw_parts(self.starts, self.rows as usize + 1) })
     }
 
-    /// Strides of the context and its gradient.
-    fn of_context(&self) -> Strides {
+    /// A tensor of tokens, whose heads lie side by side. Packed, every token begins what may be a row.
+    ///
+    /// # Safety
+    /// What the call points to is there.
+    unsafe fn of_tokens(&self, row: i64, token: i64) -> Layout {
+        let (shape, size) = (self.shape(), self.size as usize);
+        let strides = |row: i64| Strides { row: row as usize, token: token as usize, head: size };
+        // SAFETY: the caller's.
+        match unsafe { self.starts() } {
+            Some([.., all]) => Layout {
+                strides: strides(token),
+                shape: Shape { rows: 1, tokens: *all as usize, ..shape },
+                width: size,
+            },
+            _ => Layout { strides: strides(row), shape, width: size },
+        }
+    }
+
+    /// The context and its gradient.
+    ///
+    /// # Safety
+    /// What the call points to is there.
+    unsafe fn of_context(&self) -> Layout {
         let token = self.heads * self.size;
-        self.beside(self.tokens * token, token)
+        // SAFETY: the caller's.
+        unsafe { self.of_tokens(self.tokens * token, token) }
     }
 
-    /// Strides of a tensor with `width` elements for each query of each head.
-    fn of_queries(&self, width: usize) -> Strides {
-        let Shape { tokens, heads, .. } = self.shape();
-        Strides { row: heads * tokens * width, token: width, head: tokens * width }
+    /// A tensor with `width` elements for each query of each head, packed or not with as many queries in every row.
+    fn of_queries(&self, width: usize) -> Layout {
+        let shape @ Shape { tokens, heads, .. } = self.shape();
+        let strides = Strides { row: heads * tokens * width, token: width, head: tokens * width };
+        Layout { strides, shape, width }
     }
 
     /// # Safety
     /// The part lies as it says, and is not written meanwhile.
     unsafe fn source(&self, part: &Part) -> Source<'_, f32> {
         // SAFETY: the caller's.
-        unsafe { self.read(part.data.cast_const(), self.beside(part.row, part.token), self.size as usize) }
+        unsafe { self.read(part.data.cast_const(), self.of_tokens(part.row, part.token)) }
     }
 
     /// # Safety
-    /// `data` has `width` elements for each token of each head at these strides, and is not written meanwhile.
-    unsafe fn read<T>(&self, data: *const T, strides: Strides, width: usize) -> Source<'_, T> {
-        let len = strides.extent(self.shape(), width);
+    /// `data` has the elements of the layout, and is not written meanwhile.
+    unsafe fn read<T>(&self, data: *const T, layout: Layout) -> Source<'_, T> {
         // SAFETY: the caller's.
-        Source { data: unsafe { std::slice::from_raw_parts(data, len) }, strides }
+        let data = unsafe { std::slice::from_raw_parts(data, layout.extent()) };
+        Source { data, strides: layout.strides }
     }
 
     /// # Safety
-    /// `data` has `width` elements for each token of each head at these strides, which nobody else has.
-    unsafe fn write<T>(&self, data: *mut T, strides: Strides, width: usize) -> Target<'_, T> {
+    /// `data` has the elements of the layout, which nobody else has.
+    unsafe fn write<T>(&self, data: *mut T, layout: Layout) -> Target<'_, T> {
         // SAFETY: the caller's. Memory that nothing was written to yet holds some float or other.
-        unsafe { Target::over(data, strides.extent(self.shape(), width), strides) }
+        unsafe { Target::over(data, layout.extent(), layout.strides) }
     }
 
     /// # Safety
@@ -179,6 +230,7 @@ impl Call {
                 query: self.source(&self.query),
                 key: self.source(&self.key),
                 value: self.source(&self.value),
+                starts: self.starts(),
                 bias: (!self.bias.is_null())
                     .then(|| std::slice::from_raw_parts(self.bias, (self.rows * self.tokens) as usize)),
                 dropout,
@@ -222,9 +274,9 @@ unsafe extern "C" fn forward(call: *const Call) {
         let words = call.shape().words();
         let pass = Forward {
             inputs: call.inputs(),
-            output: call.write(call.output, call.of_context(), call.size as usize),
-            sums: call.write(call.sums, call.of_queries(2), 2),
-            kept: (!call.kept.is_null()).then(|| call.write(call.kept, call.of_queries(words), words)),
+            output: call.write(call.output, call.of_context()),
+            sums: call.write(call.sums, call.of_queries(2)),
+            kept: (!call.kept.is_null()).then(|| call.write(call.kept, call.of_queries(words))),
         };
         call.share_out(|index, scratch| {
             // SAFETY: each task is run once.
@@ -241,15 +293,13 @@ unsafe extern "C" fn backward(call: *const Call) {
     unsafe {
         let call = &*call;
         let words = call.shape().words();
-        let target =
-            |part: &Part| call.write(part.data, call.beside(part.row, part.token), call.size as usize);
+        let target = |part: &Part| call.write(part.data, call.of_tokens(part.row, part.token));
         let pass = Backward {
             inputs: call.inputs(),
-            output: call.read(call.output, call.of_context(), call.size as usize),
-            sums: call.read(call.sums, call.of_queries(2), 2),
-            kept: (!call.kept.is_null())
-                .then(|| call.read(call.kept.cast_const(), call.of_queries(words), words)),
-            gradient: call.read(call.gradient, call.of_context(), call.size as usize),
+            output: call.read(call.output, call.of_context()),
+            sums: call.read(call.sums, call.of_queries(2)),
+            kept: (!call.kept.is_null()).then(|| call.read(call.kept.cast_const(), call.of_queries(words))),
+            gradient: call.read(call.gradient, call.of_context()),
             query_gradient: target(&call.query_gradient),
             key_gradient: target(&call.key_gradient),
             value_gradient: target(&call.value_gradient),

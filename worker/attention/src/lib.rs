@@ -41,18 +41,35 @@ pub enum Heads<'a> {
     Apart([&'a Tensor; 3]),
 }
 
+/// How the sequences of a batch lie in the tensors.
+#[derive(Clone, Copy, Debug)]
+pub enum Rows<'a> {
+    /// Each is a row of as many tokens.
+    Alike {
+        /// Of `rows · tokens` elements: added to the scores of a row's keys. Keys behind the last with one above `f32::MIN / 4` are
+        /// passed over, so a large negative number marks padding.
+        bias: Option<&'a Tensor>,
+    },
+    /// One behind the other without padding, all in one row.
+    Packed {
+        /// The token that each begins with, and the number of all tokens: 64-bit numbers.
+        starts: &'a Tensor,
+        /// Tokens that the longest has at most. Of dropout's masks, each has the part of a row that is so long.
+        width: i64,
+    },
+}
+
 /// Attention of every head, `[rows, tokens, heads · size]`: for each query the mean of the values, weighted by the softmax of the products
 /// of query and keys over the root of `size`.
 ///
-/// `bias`, of `rows · tokens` elements, is added to the scores of a row's keys; keys behind the last with one above `f32::MIN / 4` are passed
-/// over. Everything is of 32-bit floats on the CPU. Each head of each row is one task of one thread: the number of threads, which
+/// Queries see the keys of their own sequence. Everything is of 32-bit floats on the CPU. Each head of each row is one task of one thread: the number of threads, which
 /// is libtorch's, changes no bit.
 ///
 /// # Errors
 /// When memory runs out, or tensors do not fit together.
 pub fn attention(
     of: Heads<'_>,
-    bias: Option<&Tensor>,
+    rows: Rows<'_>,
     heads: i64,
     dropout: Option<Dropout>,
 ) -> Result<Tensor, AttentionError> {
@@ -60,5 +77,5 @@ pub fn attention(
         Heads::Together(all) => [Some(all), None, None],
         Heads::Apart(three) => three.map(Some),
     };
-    ffi::apply(tensors, bias, heads, dropout)
+    ffi::apply(tensors, rows, heads, dropout)
 }

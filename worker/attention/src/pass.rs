@@ -20,6 +20,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) query: Source<'a, f32>,
     pub(crate) key: Source<'a, f32>,
     pub(crate) value: Source<'a, f32>,
+    /// Where rows begin that lie one behind the other, and the last ends; none where all have as many tokens as the shape says.
+    pub(crate) starts: Option<&'a [i64]>,
     /// Added to the scores of all queries of a row, `[rows, tokens]`: a large negative number at keys that are padding.
     pub(crate) bias: Option<&'a [f32]>,
     pub(crate) dropout: Option<Dropout>,
@@ -27,8 +29,12 @@ pub(crate) struct Inputs<'a> {
 
 /// What a task of either pass begins with.
 struct Begun<'a> {
-    /// Row and head.
+    row: usize,
+    head: usize,
+    /// Where tensors of tokens have the row, and the head.
     task: [usize; 2],
+    /// The row's.
+    tokens: usize,
     widths: Widths,
     bias: &'a [f32],
     /// Keys up to the last that is none of padding.
@@ -39,11 +45,16 @@ struct Begun<'a> {
 
 impl Inputs<'_> {
     fn begin<'a>(&self, index: usize, lanes: usize, room: &mut Room<'a>) -> Begun<'a> {
-        let task = [index / self.shape.heads, index % self.shape.heads];
-        let widths = Widths::new(self.shape, lanes);
+        let (row, head) = (index / self.shape.heads, index % self.shape.heads);
+        let (begins, tokens) = match self.starts {
+            Some(starts) => (starts[row] as usize, (starts[row + 1] - starts[row]) as usize),
+            None => (row, self.shape.tokens),
+        };
+        let widths = Widths::new(Shape { tokens, ..self.shape }, lanes);
         let bias = room.take(widths.tokens);
-        let keys = self.keys(task[0], bias);
-        Begun { task, widths, bias, keys, columns: keys.next_multiple_of(VECTORS * lanes) }
+        let keys = self.keys(row, tokens, bias);
+        let columns = keys.next_multiple_of(VECTORS * lanes);
+        Begun { row, head, task: [begins, head], tokens, widths, bias, keys, columns }
     }
 
     fn factor(&self) -> f32 {
@@ -52,8 +63,7 @@ impl Inputs<'_> {
 
     /// Fills in a row's bias, minus infinity behind its tokens, and gives the number of keys up to the last that is none of
     /// padding: the others' weights are zero.
-    fn keys(&self, row: usize, bias: &mut [f32]) -> usize {
-        let tokens = self.shape.tokens;
+    fn keys(&self, row: usize, tokens: usize, bias: &mut [f32]) -> usize {
         bias[tokens..].fill(f32::NEG_INFINITY);
         let Some(given) = self.bias else { return tokens };
         bias[..tokens].copy_from_slice(&given[row * tokens..][..tokens]);
@@ -117,10 +127,10 @@ impl WithSimd for ForwardTask<'_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Forward { inputs, output, sums, kept } = self.pass;
-        let shape @ Shape { tokens, size, .. } = inputs.shape;
+        let shape @ Shape { size, .. } = inputs.shape;
         let mut room = Room(self.scratch);
-        let Begun { task, widths, bias, keys, columns } = inputs.begin(self.index, S::F32_LANES, &mut room);
-        let [row, head] = task;
+        let begun = inputs.begin(self.index, S::F32_LANES, &mut room);
+        let Begun { row, head, task, tokens, widths, bias, keys, columns } = begun;
         let (key, value) = (room.take(size * widths.tokens), room.take(tokens * widths.size));
         copy_columns(&inputs.key, task, keys, size, (&mut *key, widths.tokens));
         copy_rows(&inputs.value, task, [0, keys], size, (&mut *value, widths.size, 1.0));
@@ -184,10 +194,10 @@ impl WithSimd for BackwardTask<'_, '_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let pass = self.pass;
         let inputs = &pass.inputs;
-        let shape @ Shape { tokens, size, .. } = inputs.shape;
+        let shape @ Shape { size, .. } = inputs.shape;
         let mut room = Room(self.scratch);
-        let Begun { task, widths, bias, keys, columns } = inputs.begin(self.index, S::F32_LANES, &mut room);
-        let [row, head] = task;
+        let begun = inputs.begin(self.index, S::F32_LANES, &mut room);
+        let Begun { row, head, task, tokens, widths, bias, keys, columns } = begun;
         let [key_columns, value_columns, key_sums, value_sums] =
             std::array::from_fn(|_| room.take(size * widths.tokens));
         let key = room.take(tokens * widths.size);
@@ -218,7 +228,7 @@ impl WithSimd for BackwardTask<'_, '_> {
             let rows = scores.chunks_exact_mut(widths.tokens).zip(weights.chunks_exact_mut(widths.tokens));
             for (number, (scores, weights)) in rows.take(count).enumerate() {
                 let token = first + number;
-                let output = pass.output.get(row, token, head, size);
+                let output = pass.output.get(task[0], token, head, size);
                 let gradient = &gradient[number * size..][..size];
                 let sums = pass.sums.get(row, token, head, 2);
                 Row {

@@ -37,7 +37,7 @@ fn both_passes<S: Simd>(simd: S) -> [Vec<f32>; 4] {
     let inputs = || {
         let [query, key, value] = [&query, &key, &value].map(|data| Source { data, strides });
         let dropout = Some(Dropout { seed: 3, drops: 9000, first_row: 0 });
-        Inputs { shape: SHAPE, query, key, value, bias: Some(&bias), dropout }
+        Inputs { shape: SHAPE, query, key, value, starts: None, bias: Some(&bias), dropout }
     };
     let forward = Forward {
         inputs: inputs(),

@@ -1,8 +1,10 @@
 //! The node beside the same attention in libtorch's own operations: results, gradients, dropout.
 
-use squad_attention::{AttentionError, Dropout, Heads, attention};
+use squad_attention::{AttentionError, Dropout, Heads, Rows, attention};
 use tch::{Device, Kind, Tensor};
 
+/// Rows of one length, without padding.
+const ALIKE: Rows<'_> = Rows::Alike { bias: None };
 const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 /// Sizes of a case.
@@ -65,11 +67,12 @@ impl Case {
             [context, gradients[0].shallow_clone()]
         };
         let bias = self.bias();
+        let rows = Rows::Alike { bias: bias.as_ref() };
         let expected = results(self.plain(&all));
-        let together = results(attention(Heads::Together(&all), bias.as_ref(), self.heads, self.dropout)?);
+        let together = results(attention(Heads::Together(&all), rows, self.heads, self.dropout)?);
         let three = all.chunk(3, -1);
         let apart = Heads::Apart([&three[0], &three[1], &three[2]]);
-        let apart = results(attention(apart, bias.as_ref(), self.heads, self.dropout)?);
+        let apart = results(attention(apart, rows, self.heads, self.dropout)?);
         for (what, number) in [("context", 0), ("gradient", 1)] {
             let error =
                 (together[number].to_kind(Kind::Double) - expected[number].to_kind(Kind::Double)).abs().max();
@@ -102,10 +105,56 @@ fn agrees_with_libtorchs_operations() {
     }
 }
 
+/// Rows of these lengths as packed, and the same padded to `width` tokens.
+fn packed_and_padded(lengths: &[i64], width: i64, numbers: i64) -> (Tensor, Tensor, Tensor, Tensor) {
+    let rows = lengths.len() as i64;
+    let starts: Vec<i64> = std::iter::once(0)
+        .chain(lengths.iter().scan(0, |sum, length| {
+            *sum += length;
+            Some(*sum)
+        }))
+        .collect();
+    let valid = Tensor::arange(width, (Kind::Int64, Device::Cpu))
+        .lt_tensor(&Tensor::from_slice(lengths).unsqueeze(1))
+        .view([-1]);
+    let bias = valid.logical_not().to_kind(Kind::Float) * f64::from(f32::MIN) / 2.0;
+    let padded = Tensor::randn([rows, width, numbers], CPU);
+    let places = valid.nonzero().squeeze_dim(1);
+    (Tensor::from_slice(&starts), places, bias, padded)
+}
+
+#[test]
+fn packed_rows_have_the_bits_of_padded_ones() {
+    let (heads, width) = (2, 100);
+    for lengths in [&[100, 3, 64, 0, 1, 77][..], &[50], &[49, 100]] {
+        let (starts, places, bias, all) = packed_and_padded(lengths, width, 3 * 40);
+        let flat = |tensor: &Tensor| tensor.view([-1, tensor.size()[2]]).index_select(0, &places);
+        let into = Tensor::randn([all.size()[0], width, 40], CPU) * bias.eq(0.0).view([-1, width, 1]);
+        for dropout in [None, Some(Dropout { seed: 7, drops: 6554, first_row: 2 })] {
+            let results = |all: Tensor, into: &Tensor, rows: Rows<'_>| {
+                let all = all.set_requires_grad(true);
+                let context = attention(Heads::Together(&all), rows, heads, dropout).unwrap();
+                let gradient =
+                    Tensor::run_backward(&[(&context * into).sum(Kind::Float)], &[&all], false, false);
+                [context.detach(), gradient[0].shallow_clone()]
+            };
+            let padded = results(all.copy(), &into, Rows::Alike { bias: Some(&bias) });
+            let packed = results(
+                flat(&all).unsqueeze(0),
+                &flat(&into).unsqueeze(0),
+                Rows::Packed { starts: &starts, width },
+            );
+            for (packed, padded) in packed.iter().zip(&padded) {
+                assert_eq!(packed.get(0), flat(padded), "{lengths:?} {dropout:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn large_scores_are_no_trouble() {
     let all = Tensor::randn([1, 70, 3 * 32], CPU) * 40.0;
-    let context = attention(Heads::Together(&all), None, 1, None).unwrap();
+    let context = attention(Heads::Together(&all), ALIKE, 1, None).unwrap();
     let case = Case { rows: 1, tokens: 70, heads: 1, size: 32, padded: false, dropout: None };
     assert!((context - case.plain(&all)).abs().max().double_value(&[]) < 2e-2);
 }
@@ -117,7 +166,7 @@ fn the_number_of_threads_changes_no_bit() {
     let before = tch::get_num_threads();
     let on = |threads| {
         tch::set_num_threads(threads);
-        let context = attention(Heads::Together(&all), None, 2, dropout).unwrap();
+        let context = attention(Heads::Together(&all), ALIKE, 2, dropout).unwrap();
         let gradient = Tensor::run_backward(&[(&context * &context).sum(Kind::Float)], &[&all], false, false);
         (context, gradient[0].shallow_clone())
     };
@@ -130,12 +179,23 @@ fn the_number_of_threads_changes_no_bit() {
 fn tensors_that_do_not_fit_are_refused() {
     let of = |size: &[i64]| Tensor::zeros(size, CPU);
     let said = |heads: Heads<'_>, bias: Option<&Tensor>, count| {
-        attention(heads, bias, count, None).unwrap_err().to_string()
+        attention(heads, Rows::Alike { bias }, count, None).unwrap_err().to_string()
     };
     assert!(said(Heads::Together(&of(&[2, 3, 40])), None, 2).contains("width of 40"));
     assert!(said(Heads::Together(&of(&[2, 3])), None, 1).contains("[rows, tokens, width]"));
     assert!(said(Heads::Together(&of(&[2, 3, 24]).to_kind(Kind::Half)), None, 1).contains("32-bit"));
     assert!(said(Heads::Together(&of(&[2, 3, 24])), Some(&of(&[2, 2])), 1).contains("bias"));
+    let packed = |starts: &[i64], width| {
+        let (all, starts) = (of(&[1, 9, 24]), Tensor::from_slice(starts));
+        attention(Heads::Together(&all), Rows::Packed { starts: &starts, width }, 1, None)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(packed(&[0, 4], 9).contains("from 0 to 4 do not fill"));
+    assert!(packed(&[1, 9], 9).contains("from 1 to 9"));
+    assert!(packed(&[0, 3, 9], 5).contains("row 1 has 6 of at most 5"));
+    assert!(packed(&[0, 7, 5, 9], 9).contains("row 1 has -2"));
+    assert!(packed(&[], 9).contains("packed rows begin"));
     let (a, b) = (of(&[2, 3, 8]), of(&[2, 4, 8]));
     assert!(said(Heads::Apart([&a, &b, &a]), None, 1).contains("differ"));
 }
@@ -148,7 +208,7 @@ fn what_is_no_number_stays_none() {
             let all = Tensor::randn([1, 50, 3 * 32], CPU);
             drop(all.get(0).get(20).get(32 * part + 5).fill_(number));
             let all = all.set_requires_grad(true);
-            let context = attention(Heads::Together(&all), None, 1, None).unwrap();
+            let context = attention(Heads::Together(&all), ALIKE, 1, None).unwrap();
             let finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) == 1;
             let gradient = Tensor::run_backward(&[context.sum(Kind::Float)], &[&all], false, false);
             assert!(!finite(&context) || !finite(&gradient[0]), "{number} in part {part}");
@@ -161,17 +221,21 @@ fn what_is_no_number_stays_none() {
 fn a_bias_may_be_as_low_as_numbers_go() {
     let all = Tensor::randn([1, 37, 3 * 32], CPU);
     let mean = all.narrow(2, 64, 32).mean_dim(1, true, Kind::Float);
-    let context =
-        attention(Heads::Together(&all), Some(&Tensor::full([37], f64::from(f32::MIN), CPU)), 1, None)
-            .unwrap();
+    let context = attention(
+        Heads::Together(&all),
+        Rows::Alike { bias: Some(&Tensor::full([37], f64::from(f32::MIN), CPU)) },
+        1,
+        None,
+    )
+    .unwrap();
     assert!((context - mean).abs().max().double_value(&[]) < 1e-6, "all keys alike where all are padding");
 }
 
 #[test]
 fn the_graph_may_be_kept_and_gradients_may_lie_anyhow() {
     let all = Tensor::randn([2, 60, 3 * 64], CPU).set_requires_grad(true);
-    let context = attention(Heads::Together(&all), None, 2, None).unwrap();
-    assert!(!tch::no_grad(|| attention(Heads::Together(&all), None, 2, None).unwrap()).requires_grad());
+    let context = attention(Heads::Together(&all), ALIKE, 2, None).unwrap();
+    assert!(!tch::no_grad(|| attention(Heads::Together(&all), ALIKE, 2, None).unwrap()).requires_grad());
     // The gradient of the sum of a transposed tensor's products has strides of its own.
     let factors = Tensor::randn([2, 64, 60], CPU);
     let turned = (context.transpose(1, 2) * &factors).sum(Kind::Float);
@@ -189,7 +253,7 @@ fn rows_alone_are_as_they_are_in_the_batch() {
     let of = |all: Tensor, first_row| {
         let all = all.set_requires_grad(true);
         let dropout = Some(Dropout { seed: 4, drops: 9000, first_row });
-        let context = attention(Heads::Together(&all), None, 2, dropout).unwrap();
+        let context = attention(Heads::Together(&all), ALIKE, 2, dropout).unwrap();
         let gradient = Tensor::run_backward(&[(&context * &context).sum(Kind::Float)], &[&all], false, false);
         [context, gradient[0].shallow_clone()]
     };
@@ -201,7 +265,7 @@ fn rows_alone_are_as_they_are_in_the_batch() {
 fn only_what_wants_a_gradient_gets_one() {
     let [query, key, value] = [(); 3].map(|()| Tensor::randn([1, 20, 32], CPU));
     let value = value.set_requires_grad(true);
-    let context = attention(Heads::Apart([&query, &key, &value]), None, 1, None).unwrap();
+    let context = attention(Heads::Apart([&query, &key, &value]), ALIKE, 1, None).unwrap();
     let gradient = Tensor::run_backward(&[context.sum(Kind::Float)], &[&value], false, false);
     // Each query's weights sum to one.
     assert!((gradient[0].sum(Kind::Float).double_value(&[]) - 20.0 * 32.0).abs() < 1e-3);

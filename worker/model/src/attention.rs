@@ -1,6 +1,6 @@
 //! Scaled dot-product attention over several heads.
 
-use squad_attention::{Heads, attention};
+use squad_attention::{Heads, Rows, attention};
 use tch::{Device, Kind, Tensor};
 
 use crate::dropout::Noise;
@@ -9,7 +9,7 @@ use crate::network::Dropout;
 use crate::products::kind_for;
 
 /// Attention over keys that are no padding: queries, keys and values of `[B, T, heads · D]`, or `[B, T, 3 · heads · D]` of all, give
-/// `[B, T, heads · D]`.
+/// `[B, T, heads · D]`; the same of `[1, N, …]` where inputs are packed.
 pub(crate) fn attend(of: Heads<'_>, heads: i64, inputs: &Inputs, noise: Option<(&Noise, Dropout)>) -> Tensor {
     let drops = noise.filter(|(_, rates)| rates.attention > 0.0);
     let (device, format, kind) = match of {
@@ -19,7 +19,7 @@ pub(crate) fn attend(of: Heads<'_>, heads: i64, inputs: &Inputs, noise: Option<(
     if device == Device::Cpu && (kind == Kind::Float || drops.is_some()) {
         return on_cpu(of, heads, inputs, drops).to_kind(format);
     }
-    let [query, key, value] = split(of, heads);
+    let [query, key, value] = split(of, heads, inputs);
     // Rounded to a half, padding's number becomes minus infinity; every row has a token that is none.
     let bias = inputs.attention_bias.as_ref().map(|bias| bias.to_kind(kind));
     let rate = drops.map_or(0.0, |(noise, rates)| {
@@ -27,7 +27,7 @@ pub(crate) fn attend(of: Heads<'_>, heads: i64, inputs: &Inputs, noise: Option<(
         rates.attention
     });
     let context = Tensor::scaled_dot_product_attention(&query, &key, &value, bias, rate, false, None, false);
-    context.transpose(1, 2).flatten(2, 3)
+    inputs.pack(context.transpose(1, 2).flatten(2, 3))
 }
 
 #[expect(
@@ -37,27 +37,32 @@ pub(crate) fn attend(of: Heads<'_>, heads: i64, inputs: &Inputs, noise: Option<(
 fn on_cpu(of: Heads<'_>, heads: i64, inputs: &Inputs, drops: Option<(&Noise, Dropout)>) -> Tensor {
     let dropout = drops.and_then(|(noise, rates)| noise.of_attention(rates.attention));
     let floats = |tensor: &Tensor| tensor.to_kind(Kind::Float);
-    let bias = inputs.attention_bias.as_ref();
+    let rows = match inputs.packing() {
+        Some(packing) => packing.rows(),
+        None => Rows::Alike { bias: inputs.attention_bias.as_ref() },
+    };
     let context = match of {
-        Heads::Together(all) => attention(Heads::Together(&floats(all)), bias, heads, dropout),
+        Heads::Together(all) => attention(Heads::Together(&floats(all)), rows, heads, dropout),
         Heads::Apart(three) => {
             let [query, key, value] = three.map(floats);
-            attention(Heads::Apart([&query, &key, &value]), bias, heads, dropout)
+            attention(Heads::Apart([&query, &key, &value]), rows, heads, dropout)
         }
     };
     context.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Queries, keys and values as `[B, heads, T, D]`.
-fn split(of: Heads<'_>, heads: i64) -> [Tensor; 3] {
+fn split(of: Heads<'_>, heads: i64, inputs: &Inputs) -> [Tensor; 3] {
     match of {
         Heads::Together(all) => {
+            let all = inputs.unpack(all.shallow_clone());
             let size = all.size();
             let parts =
                 all.view([size[0], size[1], 3, heads, size[2] / (3 * heads)]).permute([2, 0, 3, 1, 4]);
             [0, 1, 2].map(|part| parts.get(part))
         }
         Heads::Apart(three) => three.map(|x| {
+            let x = inputs.unpack(x.shallow_clone());
             let size = x.size();
             x.view([size[0], size[1], heads, size[2] / heads]).transpose(1, 2)
         }),

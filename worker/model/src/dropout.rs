@@ -13,6 +13,8 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{RngCore, SeedableRng};
 use tch::{Device, Kind, Tensor};
 
+use crate::packing::Packing;
+
 thread_local! {
     /// Reused between masks: they are large.
     static MASK: RefCell<Vec<bool>> = const { RefCell::new(Vec::new()) };
@@ -39,8 +41,9 @@ impl Noise {
     }
 
     /// Zeroes each element of `input` with probability `rate` (to the nearest 1/65536) and scales the
-    /// others so that the expectation stays. The first dimension is the batch's rows.
-    pub fn apply(&self, input: &Tensor, rate: f64) -> Tensor {
+    /// others so that the expectation stays. The first dimension is the batch's rows, unless they are packed: these lose what they
+    /// would padded.
+    pub fn apply(&self, input: &Tensor, rate: f64, packing: Option<&Packing>) -> Tensor {
         if rate <= 0.0 {
             return input.shallow_clone();
         }
@@ -49,10 +52,10 @@ impl Noise {
             return input.dropout(rate, true);
         }
         let seed = self.next_seed();
-        let of_row = input.numel() / input.size().first().map_or(1, |rows| (*rows).max(1) as usize);
+        let rows = input.size().first().map_or(1, |rows| *rows);
         let keep = MASK.with_borrow_mut(|mask| {
             mask.resize(input.numel(), false);
-            fill_mask(mask, seed, rate, self.first_row * of_row);
+            self.fill(mask, (seed, rate), rows as usize, packing);
             Tensor::from_slice(mask)
         });
         // What the backward pass keeps is a byte for each element, not a float.
@@ -64,6 +67,30 @@ impl Noise {
         }
         kept *= scale(rate);
         kept
+    }
+
+    /// Fills `mask` with whether elements stay. Each row's part follows from the row's number in its batch, so that it is the same alone,
+    /// and, from the first token on, whatever is padded.
+    fn fill(&self, mask: &mut [bool], (seed, rate): (u64, f64), rows: usize, packing: Option<&Packing>) {
+        let begin = |row: usize| mix(&[seed, (self.first_row + row) as u64]);
+        match packing {
+            None if mask.is_empty() => {}
+            None => {
+                let of_row = mask.len() / rows;
+                for (row, mask) in mask.chunks_exact_mut(of_row).enumerate() {
+                    fill_row(mask, begin(row), rate);
+                }
+            }
+            Some(packing) => {
+                let of_token = mask.len() / packing.lengths().iter().sum::<usize>().max(1);
+                let mut rest = mask;
+                for (row, tokens) in packing.lengths().iter().enumerate() {
+                    let (mask, behind) = rest.split_at_mut(tokens * of_token);
+                    fill_row(mask, begin(row), rate);
+                    rest = behind;
+                }
+            }
+        }
     }
 
     /// The next dropout of attention weights on the CPU, at a rate to the nearest 1/65536; none where that is 0.
@@ -106,26 +133,17 @@ fn scale(rate: f64) -> f64 {
     f64::from(squad_attention::scale(cut(rate)))
 }
 
-/// Fills `mask` with whether elements stay, four from each 64-bit draw: what follows after `skipped` elements.
-fn fill_mask(mask: &mut [bool], seed: u64, rate: f64, skipped: usize) {
+/// Fills `mask` with whether elements stay, four from each 64-bit draw.
+fn fill_row(mask: &mut [bool], seed: u64, rate: f64) {
     let cut = cut(rate);
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
-    for _ in 0..skipped / 4 {
-        random.next_u64();
-    }
-    let mut draw = |values: &mut [bool], used: usize| {
-        let mut bits = random.next_u64() >> (16 * used);
-        for value in values {
+    for four in mask.chunks_mut(4) {
+        let mut bits = random.next_u64();
+        for value in four {
             *value = bits as u16 >= cut;
             bits >>= 16;
         }
-    };
-    let used = skipped % 4;
-    let (begun, rest) = mask.split_at_mut(if used == 0 { 0 } else { (4 - used).min(mask.len()) });
-    if !begun.is_empty() {
-        draw(begun, used);
     }
-    rest.chunks_mut(4).for_each(|four| draw(four, 0));
 }
 
 #[cfg(test)]
@@ -135,7 +153,7 @@ mod tests {
     #[test]
     fn rate_and_expectation_hold() {
         let ones = Tensor::ones([1000, 1003], (Kind::Float, Device::Cpu));
-        let dropped = Noise::new(1).apply(&ones, 0.1);
+        let dropped = Noise::new(1).apply(&ones, 0.1, None);
         let zeros = dropped.eq(0.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
         assert!((zeros - 0.1).abs() < 2e-3, "{zeros}");
         assert!((dropped.mean(Kind::Double).double_value(&[]) - 1.0).abs() < 2e-3);
@@ -145,10 +163,10 @@ mod tests {
     fn masks_follow_from_seed_and_count() {
         let ones = Tensor::ones([64, 3], (Kind::Float, Device::Cpu));
         let noise = Noise::new(5);
-        let (first, second) = (noise.apply(&ones, 0.5), noise.apply(&ones, 0.5));
+        let (first, second) = (noise.apply(&ones, 0.5, None), noise.apply(&ones, 0.5, None));
         assert_ne!(first, second);
         let again = Noise::new(5);
-        assert_eq!((again.apply(&ones, 0.5), again.apply(&ones, 0.5)), (first, second));
+        assert_eq!((again.apply(&ones, 0.5, None), again.apply(&ones, 0.5, None)), (first, second));
     }
 
     #[test]
@@ -158,18 +176,34 @@ mod tests {
         let parts = [(0, 3), (3, 1), (4, 2)]
             .map(|(first, rows)| (first, rows, Noise::new(5).from_row(first as usize)));
         for _ in 0..2 {
-            let all = whole.apply(&ones(6), 0.5);
+            let all = whole.apply(&ones(6), 0.5, None);
             for (first, rows, noise) in &parts {
-                assert_eq!(noise.apply(&ones(*rows), 0.5), all.narrow(0, *first, *rows), "from {first} on");
+                assert_eq!(
+                    noise.apply(&ones(*rows), 0.5, None),
+                    all.narrow(0, *first, *rows),
+                    "from {first} on"
+                );
             }
+        }
+    }
+
+    #[test]
+    fn packed_rows_have_the_masks_of_padded_ones() {
+        let padded = Tensor::ones([3, 5, 7], (Kind::Float, Device::Cpu));
+        let packing = Packing::new(&[2, 5, 1], 5);
+        let packed = packing.pack(&padded);
+        let (all, some) = (Noise::new(5).from_row(2), Noise::new(5).from_row(2));
+        for _ in 0..2 {
+            let expected = packing.pack(&all.apply(&padded, 0.5, None));
+            assert_eq!(some.apply(&packed, 0.5, Some(&packing)), expected);
         }
     }
 
     #[test]
     fn what_stays_in_16_bits_is_rounded_once() {
         let numbers = Tensor::randn([500], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
-        let found = Noise::new(5).apply(&numbers, 0.1);
-        let exact = Noise::new(5).apply(&numbers.to_kind(Kind::Float), 0.1);
+        let found = Noise::new(5).apply(&numbers, 0.1, None);
+        let exact = Noise::new(5).apply(&numbers.to_kind(Kind::Float), 0.1, None);
         assert_eq!(found.kind(), Kind::BFloat16);
         assert_eq!(found, exact.to_kind(Kind::BFloat16));
     }
@@ -178,6 +212,6 @@ mod tests {
     fn no_dropout_is_no_work() {
         let noise = Noise::new(5);
         let ones = Tensor::ones([4], (Kind::Float, Device::Cpu));
-        assert_eq!(noise.apply(&ones, 0.0).data_ptr(), ones.data_ptr());
+        assert_eq!(noise.apply(&ones, 0.0, None).data_ptr(), ones.data_ptr());
     }
 }

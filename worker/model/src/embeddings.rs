@@ -66,7 +66,7 @@ pub(crate) fn forward(
         true,
     );
     let dropped = match noise {
-        Some((noise, rate)) => noise.apply(&normed, rate),
+        Some((noise, rate)) => noise.apply(&normed, rate, None),
         None => normed,
     };
     match projection(config) {

@@ -2,6 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::packing::Packing;
+
 /// What the encoder and the heads read. B examples, padded to T tokens.
 #[derive(Debug)]
 pub struct Inputs {
@@ -17,6 +19,7 @@ pub struct Inputs {
     /// Added to attention scores, `[B, 1, 1, T]`: 0 at tokens, a large negative number at padding. Absent
     /// when nothing is padded.
     pub attention_bias: Option<Tensor>,
+    packing: Option<Packing>,
 }
 
 /// What the batch should be answered with.
@@ -61,7 +64,33 @@ impl Inputs {
             allowed: shaped(Tensor::from_slice(allowed)),
             valid,
             attention_bias,
+            packing: None,
         }
+    }
+
+    /// Lets the encoder's layers pass over padding, where there is some, unless the device [computes it anyhow](computes_padding). `lengths` are those that
+    /// this was built with. What the head gives for padding is then what it gives for a hidden state of zeros.
+    #[must_use]
+    pub fn packed(mut self, lengths: &[i64]) -> Self {
+        if !computes_padding(self.input_ids.device()) && self.attention_bias.is_some() {
+            self.packing = Some(Packing::new(lengths, self.width()));
+        }
+        self
+    }
+
+    /// Where tokens are that layers compute without padding.
+    pub(crate) fn packing(&self) -> Option<&Packing> {
+        self.packing.as_ref()
+    }
+
+    /// Of `[B, T, C]` what layers compute: the same, or `[1, N, C]` without padding.
+    pub(crate) fn pack(&self, padded: Tensor) -> Tensor {
+        self.packing.as_ref().map_or(padded.shallow_clone(), |packing| packing.pack(&padded))
+    }
+
+    /// Of what layers computed `[B, T, C]`.
+    pub(crate) fn unpack(&self, computed: Tensor) -> Tensor {
+        self.packing.as_ref().map_or(computed.shallow_clone(), |packing| packing.unpack(&computed))
     }
 
     /// Number of examples, B.
@@ -73,6 +102,11 @@ impl Inputs {
     pub fn width(&self) -> i64 {
         self.input_ids.size()[1]
     }
+}
+
+/// Whether layers on this device compute the padding of [packed](Inputs::packed) batches, too.
+pub fn computes_padding(device: Device) -> bool {
+    device != Device::Cpu
 }
 
 /// Brings a tensor of the CPU to `device`. From pinned memory, so that nobody waits until the device has done what it was

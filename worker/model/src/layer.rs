@@ -48,7 +48,7 @@ pub(crate) fn declare(config: &EncoderConfig, index: i64) -> Declaration {
     d
 }
 
-/// `[B, T, C]` to `[B, T, C]`.
+/// `[B, T, C]` to `[B, T, C]`, or `[1, N, C]` to the same where inputs are packed.
 pub(crate) fn forward(
     stage: &Stage,
     config: &EncoderConfig,
@@ -57,7 +57,7 @@ pub(crate) fn forward(
     noise: Option<(&Noise, Dropout)>,
 ) -> Tensor {
     let drop_hidden = |x: Tensor| match noise {
-        Some((noise, rates)) => noise.apply(&x, rates.hidden),
+        Some((noise, rates)) => noise.apply(&x, rates.hidden, inputs.packing()),
         None => x,
     };
     let norm = |x: Tensor, weight: usize, bias: usize| {

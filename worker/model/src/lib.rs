@@ -18,6 +18,7 @@
 //! | [`stage`] | flat storage, leaf views, layout hash |
 //! | [`dropout`] | dropout from derived seeds |
 //! | [`inputs`] | a batch as tensors |
+//! | `packing` | a batch without its padding |
 //! | [`network`] | the stages of a model in order, and how each runs |
 //! | [`heads`] | `span` and `conditional` |
 //! | [`load`], [`save`] | Hugging Face files to stages and back |
@@ -36,6 +37,7 @@ mod layer;
 pub mod load;
 mod mobilebert;
 pub mod network;
+mod packing;
 pub mod products;
 pub mod save;
 pub mod stage;
@@ -47,5 +49,6 @@ pub use heads::{HeadKind, Loss, LossForm, Scores};
 pub use inputs::{Inputs, Targets};
 pub use load::{LoadReport, load_network};
 pub use network::{Dropout, Network, Precision, StageSize, count_parameters, stage_sizes};
+pub use packing::Packing;
 pub use squad_weights::Family;
 pub use stage::{Param, Stage};

@@ -66,7 +66,7 @@ pub(crate) fn embed(
         + lookup(&stage[SEGMENT], &inputs.token_type_ids, None);
     let normed = no_norm(stage, EMBEDDING_NORM, &sum);
     match noise {
-        Some((noise, rate)) => noise.apply(&normed, rate),
+        Some((noise, rate)) => noise.apply(&normed, rate, None),
         None => normed,
     }
 }
@@ -100,7 +100,7 @@ pub(crate) fn declare_layer(config: &EncoderConfig, sizes: Bottleneck, index: i6
     d
 }
 
-/// `[B, T, C]` to `[B, T, C]`.
+/// `[B, T, C]` to `[B, T, C]`, or `[1, N, C]` to the same where inputs are packed.
 pub(crate) fn layer(
     stage: &Stage,
     config: &EncoderConfig,
@@ -124,7 +124,7 @@ pub(crate) fn layer(
     let out = FEED_FORWARD + 6 * sizes.feed_forwards as usize;
     let wide = linear(stage, out, &state);
     let wide = match noise {
-        Some((noise, rates)) => noise.apply(&wide, rates.hidden),
+        Some((noise, rates)) => noise.apply(&wide, rates.hidden, inputs.packing()),
         None => wide,
     };
     no_norm(stage, out + 2, &(wide + hidden))

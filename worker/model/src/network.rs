@@ -201,7 +201,7 @@ impl Network {
     }
 
     /// Runs stage `index`, which is not the head: the embeddings (which ignore `hidden`) or a layer.
-    /// Gives `[B, T, C]`. Dropout is on when `noise` is given.
+    /// Gives `[B, T, C]`, or `[1, N, C]` of the N tokens of packed inputs. Dropout is on when `noise` is given.
     pub fn forward(
         &self,
         index: usize,
@@ -227,7 +227,7 @@ impl Network {
             Some(_) => mobilebert::embed(stage, &self.config, inputs, noise),
             None => embeddings::forward(stage, &self.config, inputs, noise),
         };
-        embedded.to_kind(self.precision.kind())
+        inputs.pack(embedded).to_kind(self.precision.kind())
     }
 
     /// One layer with the weights of stage `index`.
@@ -252,7 +252,7 @@ impl Network {
             let index = 1 + depth.min(self.config.layer_stages() - 1) as usize;
             all.push(self.layer(index, &all[depth as usize], inputs, None));
         }
-        all
+        all.into_iter().map(|states| inputs.unpack(states)).collect()
     }
 
     /// The head's loss, summed over examples.
@@ -264,7 +264,7 @@ impl Network {
         form: LossForm,
         noise: Option<(&Noise, Dropout)>,
     ) -> Loss {
-        let (stage, hidden) = (self.head_stage(), &hidden.to_kind(Kind::Float));
+        let (stage, hidden) = (self.head_stage(), &inputs.unpack(hidden.to_kind(Kind::Float)));
         match self.head {
             HeadKind::Span => span::loss(stage, hidden, inputs, targets, form),
             HeadKind::Conditional { .. } => conditional::loss(
@@ -295,7 +295,7 @@ impl Network {
         for index in 0..self.stages.len() - 1 {
             hidden = self.forward(index, &hidden, inputs, None);
         }
-        hidden.to_kind(Kind::Float)
+        inputs.unpack(hidden.to_kind(Kind::Float))
     }
 
     /// The last stage.

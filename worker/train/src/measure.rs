@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use squad_collective::{Background, Compression, Fence, RingListener, Topology, Transport};
+use squad_model::inputs::computes_padding;
 use squad_model::products::multiplied_as;
 use squad_model::{EncoderConfig, HeadKind, Network, Precision};
 use squad_proto::{Deadlines, JobSpec};
@@ -32,6 +33,8 @@ pub struct Measured {
     pub tokens: u64,
     /// The same with padding.
     pub padded_tokens: u64,
+    /// Those of the two that layers computed.
+    pub computed_tokens: u64,
     /// What the time was spent on.
     pub spent: Spent,
 }
@@ -97,6 +100,11 @@ pub fn measure(
                     examples: header.examples,
                     tokens: header.tokens,
                     padded_tokens: header.padded_tokens,
+                    computed_tokens: if computes_padding(network.device()) {
+                        header.padded_tokens
+                    } else {
+                        header.tokens
+                    },
                     spent,
                 });
             }

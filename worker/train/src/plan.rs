@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use squad_data::Tokenizer;
+use squad_model::inputs::computes_padding;
 use squad_model::network::Dropout;
 use squad_model::{EncoderConfig, HeadKind, Network, StageSize, stage_sizes};
 use squad_proto::JobSpec;
@@ -87,7 +88,8 @@ pub fn plan(subject: &Subject<'_>, probes: bool, report: &dyn Report) -> Result<
     let flops = Flops::of(&config, &load.stages, load.first_trainable);
     let (work, exchange) = match &questions {
         Some((set, pad_id)) => {
-            let (work, exchange) = work::count(spec, (set, *pad_id), &flops, &gradients);
+            let (work, exchange) =
+                work::count(spec, (set, *pad_id), (&flops, computes_padding(*device)), &gradients);
             (Some(work), exchange)
         }
         None => (None, gradients.exchange(None, None, None)),

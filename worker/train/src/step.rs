@@ -378,10 +378,11 @@ pub(crate) fn next(
     Ok((portion, asked.elapsed()))
 }
 
-/// A batch as tensors on `device`.
+/// A batch as tensors on `device`, on the CPU without its padding in the encoder's layers.
 pub fn micro_batch(batch: &squad_data::Batch, device: Device) -> MicroBatch {
+    let squad_data::Batch { lengths, input_ids, token_type_ids, allowed, .. } = batch;
     MicroBatch {
-        inputs: Inputs::new(&batch.lengths, &batch.input_ids, &batch.token_type_ids, &batch.allowed, device),
+        inputs: Inputs::new(lengths, input_ids, token_type_ids, allowed, device).packed(lengths),
         targets: Targets::new(&batch.starts, &batch.ends, &batch.impossible, device),
     }
 }

@@ -77,7 +77,7 @@ fn answerability(
         .linear(&stage[ANSWERABLE_IN_WEIGHT], Some(&stage[ANSWERABLE_IN_BIAS]))
         .tanh();
     let inner = match noise {
-        Some((noise, rate)) => noise.apply(&inner, rate),
+        Some((noise, rate)) => noise.apply(&inner, rate, None),
         None => inner,
     };
     inner

@@ -27,7 +27,7 @@ impl HeadKind {
 pub enum LossForm {
     /// Positions beyond an example's length take no part, so that padding never changes the mathematics.
     Masked,
-    /// Hugging Face's: padded positions compete. For comparisons with its values only.
+    /// Hugging Face's: padded positions compete, so that inputs must not be packed. For comparisons with its values only.
     HuggingFace,
 }
 

@@ -5,7 +5,7 @@
 //!         + 4 N T W                   a layer's attention: T keys, W the width of all its heads together
 //! training  3 times the forward pass: a product's gradients, by each of its factors, are products of the same size
 //! ```
-//! N tokens, padding included, in windows of T. Frozen stages are run forward only; the lowest trained one passes no
+//! N tokens in windows of T, of padding as many as are computed. Frozen stages are run forward only; the lowest trained one passes no
 //! gradient on, which is not taken into account.
 
 use squad_model::{EncoderConfig, StageSize};

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 
 use squad_data::{Features, Sampler};
 use squad_model::Network;
+use squad_model::inputs::computes_padding;
 use squad_proto::JobSpec;
 use squad_proto::plan::{MicroBatchShape, Time, Work};
 
@@ -55,10 +56,11 @@ impl Probe<'_> {
         let lengths = features.lengths();
         let sampler = Sampler::new(&lengths, batch_size(&spec), micro_batches, spec.train.shuffle_seed)?;
         let set = TrainSet { features, sampler };
-        let (steps, mean) = choose(&set, spec.data.pad_to_multiple as usize);
+        let padded_to = computes_padding(network.device()).then_some(spec.data.pad_to_multiple as usize);
+        let (steps, mean) = choose(&set, padded_to);
         let timed = measure(&spec, network, (&set, self.pad_id), steps, LIMITS)?;
         let sum = |of: fn(&crate::measure::Measured) -> f64| timed.iter().map(of).sum::<f64>();
-        let step_seconds = sum(|step| step.seconds) * mean / sum(|step| step.padded_tokens as f64).max(1.0);
+        let step_seconds = sum(|step| step.seconds) * mean / sum(|step| step.computed_tokens as f64).max(1.0);
         // Of the whole step, over all workers.
         let per_step =
             |of_run: fn(&Work) -> u64, of_step: fn(&crate::measure::Measured) -> f64| match &self.work {
@@ -80,15 +82,21 @@ impl Probe<'_> {
     }
 }
 
-/// Steps to take: the one with most tokens, then some that stand for all; and the mean of all steps' padded tokens.
-fn choose(set: &TrainSet, multiple: usize) -> (Vec<u64>, f64) {
+/// Steps to take: the one with most tokens, then some that stand for all; and the mean of all steps' tokens. Padding to the multiple counts
+/// where it is computed.
+fn choose(set: &TrainSet, padded_to: Option<usize>) -> (Vec<u64>, f64) {
     let mut steps: Vec<(usize, u64)> = (0..set.sampler.steps_per_epoch())
         .map(|step| {
-            let padded = |windows: &Vec<usize>| {
-                let longest = windows.iter().map(|window| set.features.length(*window)).max().unwrap_or(0);
-                windows.len() * longest.next_multiple_of(multiple.max(1))
+            let computed = |windows: &Vec<usize>| {
+                let lengths = windows.iter().map(|window| set.features.length(*window));
+                match padded_to {
+                    Some(multiple) => {
+                        windows.len() * lengths.max().unwrap_or(0).next_multiple_of(multiple.max(1))
+                    }
+                    None => lengths.sum(),
+                }
             };
-            (set.sampler.step(step).micro_batches.iter().map(padded).sum(), step as u64 + 1)
+            (set.sampler.step(step).micro_batches.iter().map(computed).sum(), step as u64 + 1)
         })
         .collect();
     let mean = steps.iter().map(|(tokens, _)| *tokens as f64).sum::<f64>() / steps.len().max(1) as f64;

@@ -61,11 +61,11 @@ impl Gradients {
     }
 }
 
-/// Counts a run over `set`.
+/// Counts a run over `set`, whose padding is computed or not.
 pub fn count(
     spec: &JobSpec,
     (set, pad_id): (&TrainSet, i32),
-    flops: &Flops,
+    (flops, computes_padding): (&Flops, bool),
     gradients: &Gradients,
 ) -> (Work, Exchange) {
     let per_epoch = set.sampler.steps_per_epoch() as u64;
@@ -82,7 +82,11 @@ pub fn count(
             examples += windows.len() as u64;
             tokens += lengths().sum::<usize>() as u64;
             padded += windows.len() as u64 * width;
-            operations += flops.training(windows.len() as u64, width);
+            operations += if computes_padding {
+                flops.training(windows.len() as u64, width)
+            } else {
+                lengths().map(|length| flops.training(1, length as u64)).sum()
+            };
         }
         let rows = gradients.table.and_then(|table| {
             touched_rows((&table, gradients.travel), &set.features, (&plan.micro_batches, pad_id)).ok()
