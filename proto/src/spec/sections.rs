@@ -35,6 +35,9 @@ pub struct Data {
     /// `max_seq_length`; null for a fixed number of windows.
     #[schemars(range(min = 1))]
     pub tokens_per_batch: Option<u32>,
+    /// Whether a step's windows have like lengths. Without, a step takes them as the epoch's permutation has them, as the replaced program
+    /// did: on CPUs that costs nothing on one worker, and of several the one with the most tokens is waited for; on GPUs padding is computed.
+    pub group_by_length: bool,
 }
 
 impl Default for Data {
@@ -50,6 +53,7 @@ impl Default for Data {
             separators: Separators::Auto,
             pad_to_multiple: 8,
             tokens_per_batch: None,
+            group_by_length: true,
         }
     }
 }

@@ -169,6 +169,15 @@ fn cross_checks(spec: &JobSpec, problems: &mut Vec<Problem>) {
             &format!("at least {widest}, or null: a window of data.max_seq_length, padded, must fit"),
         );
     }
+    if let Some(tokens) = data.tokens_per_batch
+        && !data.group_by_length
+    {
+        problem(
+            "data.tokens_per_batch",
+            tokens.to_string(),
+            "null, or data.group_by_length: true: a budget is for windows of like length",
+        );
+    }
     threshold_source(spec, &mut problem);
     let train = &spec.train;
     if train.steps.is_none() && train.epochs <= 0.0 {
@@ -387,6 +396,13 @@ mod tests {
              padded, must fit"
         );
         assert_eq!(of(0)[0].to_string(), "data.tokens_per_batch: found 0; allowed: at least 1");
+        let ungrouped = problems(|s| {
+            s["data"] = json!({"train": "t", "tokens_per_batch": 1000, "group_by_length": false});
+        });
+        assert_eq!(
+            ungrouped[0].to_string(),
+            "data.tokens_per_batch: found 1000; allowed: null, or data.group_by_length: true: a budget is for windows of like length"
+        );
     }
 
     #[test]

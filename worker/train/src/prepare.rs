@@ -425,7 +425,8 @@ pub(crate) fn batch_size(spec: &JobSpec) -> BatchSize {
             tokens: tokens as usize,
             pad_to_multiple: spec.data.pad_to_multiple as usize,
         }),
-        None => BatchSize::Examples(spec.train.batch_size as usize),
+        None if spec.data.group_by_length => BatchSize::Examples(spec.train.batch_size as usize),
+        None => BatchSize::Ungrouped(spec.train.batch_size as usize),
     }
 }
 

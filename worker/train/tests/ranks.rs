@@ -47,13 +47,30 @@ fn losses_do_not_depend_on_the_number_of_ranks() {
 }
 
 #[test]
-fn losses_under_a_token_budget_do_not_depend_on_the_number_of_ranks() {
+fn losses_over_any_batches_do_not_depend_on_the_number_of_ranks() {
     let place = Place::new(32, 1, 80);
-    for world in [1, 3] {
-        let budget = json!({"data": {"tokens_per_batch": 160}, "train": {"epochs": 2}});
-        place.run(&place.spec(&format!("out-{world}"), budget), world).unwrap();
+    for (name, data) in [
+        ("budget", json!({"tokens_per_batch": 160})),
+        ("ungrouped", json!({"group_by_length": false})),
+        ("wide", json!({"pad_to_multiple": 64})),
+    ] {
+        for world in [1, 3] {
+            let fields = json!({"data": data, "train": {"epochs": 2, "dropout": 0.1}});
+            place.run(&place.spec(&format!("{name}-{world}"), fields), world).unwrap();
+        }
+        let difference = furthest(&place.losses(&format!("{name}-3")), &place.losses(&format!("{name}-1")));
+        assert!(difference < 1e-4, "{name}: {difference}");
     }
-    let difference = furthest(&place.losses("out-3"), &place.losses("out-1"));
+}
+
+#[test]
+fn wider_batches_have_the_losses_of_narrow_ones() {
+    let place = Place::new(32, 1, 80);
+    for (name, multiple) in [("narrow", 1), ("wide", 64)] {
+        let fields = json!({"data": {"pad_to_multiple": multiple}, "train": {"epochs": 2, "dropout": 0.0}});
+        place.run(&place.spec(name, fields), 1).unwrap();
+    }
+    let difference = furthest(&place.losses("narrow"), &place.losses("wide"));
     assert!(difference < 1e-4, "{difference}");
 }
 

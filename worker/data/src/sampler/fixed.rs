@@ -25,6 +25,15 @@ pub(super) fn plan(lengths: &[usize], micro_batch: usize, per_step: usize, rng: 
     let mut steps: Vec<&[usize]> = order.chunks(global_batch).collect();
     // The short step, if any, stays at the end: only then do all others keep their place and size.
     shuffle(&mut steps[..full], rng);
-    let micro_batches = |step: &[usize]| step.chunks(micro_batch).map(<[usize]>::to_vec).collect();
-    steps.into_iter().map(micro_batches).collect()
+    steps.into_iter().map(|step| cut(step, micro_batch)).collect()
+}
+
+/// The same in the order of the permutation, whatever the lengths.
+pub(super) fn ungrouped(count: usize, micro_batch: usize, per_step: usize, rng: &mut impl RngCore) -> Plan {
+    let order = permutation(count, rng);
+    order.chunks(micro_batch.saturating_mul(per_step)).map(|step| cut(step, micro_batch)).collect()
+}
+
+fn cut(step: &[usize], micro_batch: usize) -> Vec<Vec<usize>> {
+    step.chunks(micro_batch).map(<[usize]>::to_vec).collect()
 }

@@ -1,6 +1,6 @@
 //! The order of training examples: a function of the seed and the step, never of the number of workers.
 //!
-//! Every epoch is a fresh permutation of all examples. To waste little padding, examples of like length are
+//! Every epoch is a fresh permutation of all examples. To waste little padding, unless told not to, examples of like length are
 //! brought together (in the spirit of transformers' `LengthGroupedSampler`): blocks of some steps of the
 //! permutation are sorted by length and cut into steps, whose order is shuffled again so that training does
 //! not see lengths in order. All micro-batches of one step have alike lengths, so ranks that compute different
@@ -24,8 +24,10 @@ type Plan = Vec<Vec<Vec<usize>>>;
 /// How large a micro-batch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchSize {
-    /// So many examples, whatever their length.
+    /// So many examples of like length, whatever it is.
     Examples(usize),
+    /// So many examples, as they come.
+    Ungrouped(usize),
     /// As many examples as the budget has room for.
     Tokens(TokenBudget),
 }
@@ -47,7 +49,7 @@ pub struct Sampler {
 pub struct Step {
     /// Epoch, counted from 0.
     pub epoch: u64,
-    /// Feature indices, micro-batch by micro-batch. Under [`BatchSize::Examples`] only an epoch's last step may
+    /// Feature indices, micro-batch by micro-batch. Under [`BatchSize::Examples`] and [`BatchSize::Ungrouped`] only an epoch's last step may
     /// have fewer or shorter ones; under [`BatchSize::Tokens`] steps may differ by one micro-batch.
     pub micro_batches: Vec<Vec<usize>>,
     /// Number of examples in all micro-batches: the divisor of the step's loss.
@@ -81,7 +83,7 @@ impl Sampler {
     ) -> Result<Self, DataError> {
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let (name, value, least, why) = match batch_size {
-            BatchSize::Examples(examples) => ("batch_size", examples, 1, ""),
+            BatchSize::Examples(examples) | BatchSize::Ungrouped(examples) => ("batch_size", examples, 1, ""),
             BatchSize::Tokens(budget) => (
                 "tokens_per_batch",
                 budget.tokens,
@@ -99,7 +101,7 @@ impl Sampler {
             }
         }
         let steps_per_epoch = match batch_size {
-            BatchSize::Examples(examples) => {
+            BatchSize::Examples(examples) | BatchSize::Ungrouped(examples) => {
                 lengths.len().div_ceil(examples.saturating_mul(micro_batches_per_step))
             }
             BatchSize::Tokens(budget) => budget
@@ -171,6 +173,7 @@ impl Sampler {
         let (lengths, per_step) = (&self.lengths, self.micro_batches_per_step);
         match self.batch_size {
             BatchSize::Examples(examples) => fixed::plan(lengths, examples, per_step, &mut rng),
+            BatchSize::Ungrouped(examples) => fixed::ungrouped(lengths.len(), examples, per_step, &mut rng),
             BatchSize::Tokens(budget) => {
                 let micro_batches = budget.micro_batches(lengths, per_step, &mut rng);
                 budget::spread(micro_batches, self.steps_per_epoch, &mut rng)
@@ -219,6 +222,20 @@ mod tests {
         let falls = (1..250).filter(|k| longest(*k) < longest(*k - 1)).count();
         assert!((80..170).contains(&falls), "steps come in order of length: {falls} falls of 249");
     }
+
+    #[test]
+    fn ungrouped_steps_have_any_lengths() {
+        let lengths: Vec<usize> = (0..4000).map(|i| 20 + (i * 7919) % 300).collect();
+        let s = Sampler::new(&lengths, BatchSize::Ungrouped(8), 2, 7).unwrap();
+        let mean =
+            |k: usize| s.step(k).micro_batches.concat().iter().map(|i| lengths[*i]).sum::<usize>() / 16;
+        assert!((0..250).all(|k| (80..260).contains(&mean(k))), "a step has short or long examples only");
+        // The order of existing checkpoints.
+        assert_eq!(s.step(0).micro_batches[0], UNGROUPED);
+        assert_ne!(s.step(0).micro_batches, s.step(250).micro_batches);
+    }
+
+    const UNGROUPED: [usize; 8] = [166, 214, 2467, 3352, 1942, 2174, 2580, 1314];
 
     #[test]
     fn epochs_differ_and_group_anew() {

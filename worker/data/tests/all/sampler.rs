@@ -32,9 +32,10 @@ proptest! {
     #[test]
     fn every_example_comes_once_per_epoch(
         lengths in proptest::collection::vec(1usize..400, 1..300),
-        micro in 1usize..9, per_step in 1usize..5, seed: u64, epoch in 0usize..4
+        micro in 1usize..9, per_step in 1usize..5, seed: u64, epoch in 0usize..4, grouped: bool
     ) {
-        let sampler = fixed(&lengths, micro, per_step, seed);
+        let size = if grouped { BatchSize::Examples(micro) } else { BatchSize::Ungrouped(micro) };
+        let sampler = Sampler::new(&lengths, size, per_step, seed).unwrap();
         let steps = sampler.steps_per_epoch();
         prop_assert_eq!(steps, lengths.len().div_ceil(micro * per_step));
         let mut seen = Vec::new();

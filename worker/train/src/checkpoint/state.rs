@@ -56,7 +56,12 @@ pub fn identity(spec: &JobSpec, network: &Network, set: &TrainSet) -> Map<String
     run.insert("train.steps (from epochs, or given)".into(), json!(steps));
     run.insert("train.warmup_steps (from warmup_ratio, or given)".into(), json!(warmup(spec, steps)));
     run.insert("train.accumulate x resources.workers".into(), json!(spec.micro_batches_per_step()));
-    let sections = [("train", json!(spec.train), FREE), ("data", json!(spec.data), &["train", "dev"][..])];
+    let data_free = match spec.data.group_by_length {
+        // Runs that were begun before there was the choice.
+        true => &["train", "dev", "group_by_length"][..],
+        false => &["train", "dev"],
+    };
+    let sections = [("train", json!(spec.train), FREE), ("data", json!(spec.data), data_free)];
     for (section, fields, free) in sections {
         for (name, value) in fields.as_object().into_iter().flatten() {
             if !free.contains(&name.as_str()) {
