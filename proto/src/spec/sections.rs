@@ -36,7 +36,7 @@ pub struct Data {
     #[schemars(range(min = 1))]
     pub tokens_per_batch: Option<u32>,
     /// Whether a step's windows have like lengths. Without, a step takes them as the epoch's permutation has them, as the replaced program
-    /// did: on CPUs that costs nothing on one worker, and of several the one with the most tokens is waited for; on GPUs padding is computed.
+    /// did. Several workers then wait for the one with the most tokens, and GPUs compute more padding.
     pub group_by_length: bool,
 }
 

@@ -151,7 +151,7 @@ impl Call {
     /// Where packed rows begin, and the last ends.
     ///
     /// # Safety
-    /// What the call points to is there.
+    /// What the call points to is there: numbers that rise from 0 to that of all tokens, none by more than `tokens`.
     unsafe fn starts(&self) -> Option<&[i64]> {
         // SAFETY: the caller's.
         (!self.starts.is_null())
@@ -266,7 +266,7 @@ impl Call {
 }
 
 /// # Safety
-/// The call is as `node.cpp` makes it: tensors of its shape, and nobody else has the output, the sums, the bits and the scratch.
+/// The call is as `node.cpp` makes it: tensors of its shape, rows that begin where it has checked that they may, and nobody else has the output, the sums, the bits and the scratch.
 unsafe extern "C" fn forward(call: *const Call) {
     // SAFETY: the caller's.
     unsafe {

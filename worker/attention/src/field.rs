@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 pub(crate) struct Shape {
     /// Sequences of the batch.
     pub(crate) rows: usize,
-    /// Tokens of each.
+    /// Tokens of each, or of the longest at most.
     pub(crate) tokens: usize,
     /// Heads.
     pub(crate) heads: usize,
@@ -25,8 +25,13 @@ impl Shape {
 
     /// 64-bit words for the bits of one query's weights.
     pub(crate) fn words(self) -> usize {
-        self.tokens.div_ceil(64)
+        words(self.tokens)
     }
+}
+
+/// 64-bit words for a bit of each of so many tokens.
+pub(crate) fn words(tokens: usize) -> usize {
+    tokens.div_ceil(64)
 }
 
 /// How far apart things are, in elements.
@@ -38,6 +43,7 @@ pub(crate) struct Strides {
 }
 
 impl Strides {
+    /// Packed rows have the stride of a token: `row` is then the token that the row begins with.
     fn at(self, row: usize, token: usize, head: usize) -> usize {
         row * self.row + token * self.token + head * self.head
     }

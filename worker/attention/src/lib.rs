@@ -50,11 +50,11 @@ pub enum Rows<'a> {
         /// passed over, so a large negative number marks padding.
         bias: Option<&'a Tensor>,
     },
-    /// One behind the other without padding, all in one row.
+    /// One behind the other without padding, all in one row. Each has the bits, of dropout's masks too, that it would have alone.
     Packed {
         /// The token that each begins with, and the number of all tokens: 64-bit numbers.
         starts: &'a Tensor,
-        /// Tokens that the longest has at most. Of dropout's masks, each has the part of a row that is so long.
+        /// Tokens that the longest has at most.
         width: i64,
     },
 }

@@ -106,8 +106,7 @@ class Attention : public torch::autograd::Function<Attention> {
     const auto& options = rest.options;
     variable_list all;
     for (const auto& one : given) all.push_back(one.contiguous());
-    for (auto* one : {&rest.bias, &rest.starts})
-      if (one->defined()) *one = one->contiguous();
+    if (rest.bias.defined()) rest.bias = rest.bias.contiguous();
     at::Tensor scratch;
     Call call = Attention::call(all, rest, false, scratch);
     auto output = at::empty({all[0].size(0), all[0].size(1), call.heads * call.size}, all[0].options());
@@ -199,6 +198,8 @@ extern "C" void* squad_attention_apply(const void* query, const void* key, const
     variable_list all{tensor(query)};
     if (key != nullptr) all.insert(all.end(), {tensor(key), tensor(value)});
     Rest rest{*options, tensor(bias), tensor(starts)};
+    // Bounds follow from these numbers: nobody shall change them between the check and the backward pass.
+    if (rest.starts.defined()) rest.starts = rest.starts.clone(at::MemoryFormat::Contiguous);
     check(all, rest);
     return new at::Tensor(Attention::apply(at::TensorList(all), std::move(rest)));
   } catch (const std::exception& thrown) {

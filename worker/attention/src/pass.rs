@@ -8,7 +8,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::field::{Shape, Source, Target};
+use crate::field::{Shape, Source, Target, words};
 use crate::mask::Dropout;
 use crate::product::{Product, VECTORS, View};
 use crate::scratch::{BLOCK, Room, Widths, copy_columns, copy_rows, write_columns, write_rows};
@@ -127,17 +127,18 @@ impl WithSimd for ForwardTask<'_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Forward { inputs, output, sums, kept } = self.pass;
-        let shape @ Shape { size, .. } = inputs.shape;
+        let size = inputs.shape.size;
         let mut room = Room(self.scratch);
         let begun = inputs.begin(self.index, S::F32_LANES, &mut room);
         let Begun { row, head, task, tokens, widths, bias, keys, columns } = begun;
+        let words = words(tokens);
         let (key, value) = (room.take(size * widths.tokens), room.take(tokens * widths.size));
         copy_columns(&inputs.key, task, keys, size, (&mut *key, widths.tokens));
         copy_rows(&inputs.value, task, [0, keys], size, (&mut *value, widths.size, 1.0));
         let (query, scores) = (room.take(BLOCK * size), room.take(BLOCK * widths.tokens));
         let context = room.take(BLOCK * widths.size);
         // SAFETY: this task's alone.
-        let mut kept = kept.as_ref().map(|kept| unsafe { kept.get(row, 0, head, tokens * shape.words()) });
+        let mut kept = kept.as_ref().map(|kept| unsafe { kept.get(row, 0, head, tokens * words) });
         if let (Some(kept), Some(dropout)) = (&mut kept, &inputs.dropout) {
             dropout.fill(row, head, kept);
         }
@@ -156,8 +157,7 @@ impl WithSimd for ForwardTask<'_, '_> {
             });
             let mut shares = [0.0; BLOCK];
             for (number, scores) in scores.chunks_exact_mut(widths.tokens).take(count).enumerate() {
-                let kept =
-                    kept.as_deref().map(|kept| &kept[(first + number) * shape.words()..][..shape.words()]);
+                let kept = kept.as_deref().map(|kept| &kept[(first + number) * words..][..words]);
                 let both = exponentials(simd, &mut scores[..columns], &bias[..columns], kept);
                 shares[number] = both[1];
                 // SAFETY: this task's alone.
@@ -194,10 +194,12 @@ impl WithSimd for BackwardTask<'_, '_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let pass = self.pass;
         let inputs = &pass.inputs;
-        let shape @ Shape { size, .. } = inputs.shape;
+        let size = inputs.shape.size;
         let mut room = Room(self.scratch);
         let begun = inputs.begin(self.index, S::F32_LANES, &mut room);
         let Begun { row, head, task, tokens, widths, bias, keys, columns } = begun;
+        let words = words(tokens);
+        let kept = pass.kept.as_ref().map(|kept| kept.get(row, 0, head, tokens * words));
         let [key_columns, value_columns, key_sums, value_sums] =
             std::array::from_fn(|_| room.take(size * widths.tokens));
         let key = room.take(tokens * widths.size);
@@ -236,7 +238,7 @@ impl WithSimd for BackwardTask<'_, '_> {
                     largest: sums[0],
                     share: sums[1],
                     delta: output.iter().zip(gradient).map(|(output, gradient)| output * gradient).sum(),
-                    kept: pass.kept.as_ref().map(|kept| kept.get(row, token, head, shape.words())),
+                    kept: kept.map(|kept| &kept[token * words..][..words]),
                     scale,
                 }
                 .differentiate(simd, &mut scores[..columns], &mut weights[..columns]);

@@ -105,50 +105,55 @@ fn agrees_with_libtorchs_operations() {
     }
 }
 
-/// Rows of these lengths as packed, and the same padded to `width` tokens.
-fn packed_and_padded(lengths: &[i64], width: i64, numbers: i64) -> (Tensor, Tensor, Tensor, Tensor) {
-    let rows = lengths.len() as i64;
-    let starts: Vec<i64> = std::iter::once(0)
-        .chain(lengths.iter().scan(0, |sum, length| {
-            *sum += length;
-            Some(*sum)
-        }))
-        .collect();
-    let valid = Tensor::arange(width, (Kind::Int64, Device::Cpu))
-        .lt_tensor(&Tensor::from_slice(lengths).unsqueeze(1))
-        .view([-1]);
-    let bias = valid.logical_not().to_kind(Kind::Float) * f64::from(f32::MIN) / 2.0;
-    let padded = Tensor::randn([rows, width, numbers], CPU);
-    let places = valid.nonzero().squeeze_dim(1);
-    (Tensor::from_slice(&starts), places, bias, padded)
+/// Context, and the gradients of all parts where it is weighted by `into`.
+fn results(
+    all: &Tensor,
+    into: &Tensor,
+    apart: bool,
+    rows: Rows<'_>,
+    dropout: Option<Dropout>,
+) -> Result<[Tensor; 2], AttentionError> {
+    let all = all.copy().set_requires_grad(true);
+    let three = all.chunk(3, -1);
+    let of = if apart { Heads::Apart([&three[0], &three[1], &three[2]]) } else { Heads::Together(&all) };
+    let context = attention(of, rows, 2, dropout)?;
+    let gradient = Tensor::run_backward(&[(&context * into).sum(Kind::Float)], &[&all], false, false);
+    Ok([context.detach(), gradient[0].shallow_clone()])
 }
 
 #[test]
-fn packed_rows_have_the_bits_of_padded_ones() {
-    let (heads, width) = (2, 100);
-    for lengths in [&[100, 3, 64, 0, 1, 77][..], &[50], &[49, 100]] {
-        let (starts, places, bias, all) = packed_and_padded(lengths, width, 3 * 40);
-        let flat = |tensor: &Tensor| tensor.view([-1, tensor.size()[2]]).index_select(0, &places);
-        let into = Tensor::randn([all.size()[0], width, 40], CPU) * bias.eq(0.0).view([-1, width, 1]);
+fn packed_rows_have_the_bits_that_they_have_alone() {
+    for lengths in [&[100, 3, 64, 0, 1, 77, 0][..], &[50], &[49, 100]] {
+        let starts: Vec<i64> = (0..=lengths.len()).map(|row| lengths[..row].iter().sum()).collect();
+        let (begins, tokens) = (Tensor::from_slice(&starts), starts[lengths.len()]);
+        let (all, into) = (Tensor::randn([1, tokens, 3 * 40], CPU), Tensor::randn([1, tokens, 40], CPU));
         for dropout in [None, Some(Dropout { seed: 7, drops: 6554, first_row: 2 })] {
-            let results = |all: Tensor, into: &Tensor, rows: Rows<'_>| {
-                let all = all.set_requires_grad(true);
-                let context = attention(Heads::Together(&all), rows, heads, dropout).unwrap();
-                let gradient =
-                    Tensor::run_backward(&[(&context * into).sum(Kind::Float)], &[&all], false, false);
-                [context.detach(), gradient[0].shallow_clone()]
-            };
-            let padded = results(all.copy(), &into, Rows::Alike { bias: Some(&bias) });
-            let packed = results(
-                flat(&all).unsqueeze(0),
-                &flat(&into).unsqueeze(0),
-                Rows::Packed { starts: &starts, width },
-            );
-            for (packed, padded) in packed.iter().zip(&padded) {
-                assert_eq!(packed.get(0), flat(padded), "{lengths:?} {dropout:?}");
+            for (apart, width) in [(false, 100), (true, 100), (false, 300)] {
+                let rows = Rows::Packed { starts: &begins, width };
+                let packed = results(&all, &into, apart, rows, dropout).unwrap();
+                for (row, length) in lengths.iter().enumerate().filter(|(_, length)| **length > 0) {
+                    let own = |tensor: &Tensor| tensor.narrow(1, starts[row], *length).contiguous();
+                    let dropout =
+                        dropout.map(|dropout| Dropout { first_row: dropout.first_row + row, ..dropout });
+                    let alone = results(&own(&all), &own(&into), apart, ALIKE, dropout).unwrap();
+                    for (packed, alone) in packed.iter().zip(&alone) {
+                        assert_eq!(own(packed), *alone, "row {row} of {lengths:?}, {dropout:?}");
+                    }
+                }
             }
         }
     }
+}
+
+#[test]
+fn where_rows_began_stays_as_it_was_in_the_forward_pass() {
+    let starts = Tensor::from_slice(&[0i64, 5, 10]);
+    let all = Tensor::randn([1, 10, 3 * 40], CPU).set_requires_grad(true);
+    let context =
+        attention(Heads::Together(&all), Rows::Packed { starts: &starts, width: 5 }, 2, None).unwrap();
+    starts.data().copy_(&Tensor::from_slice(&[0i64, 8, 1_000_000]));
+    let gradient = Tensor::run_backward(&[context.sum(Kind::Float)], &[&all], false, false);
+    assert_eq!(gradient[0].isfinite().all().int64_value(&[]), 1);
 }
 
 #[test]
@@ -164,11 +169,16 @@ fn the_number_of_threads_changes_no_bit() {
     let all = Tensor::randn([3, 190, 3 * 64], CPU).set_requires_grad(true);
     let dropout = Some(Dropout { seed: 9, drops: 20_000, first_row: 0 });
     let before = tch::get_num_threads();
+    let (packed, starts) = (all.view([1, 3 * 190, 3 * 64]), Tensor::from_slice(&[0i64, 100, 380, 570]));
     let on = |threads| {
         tch::set_num_threads(threads);
-        let context = attention(Heads::Together(&all), ALIKE, 2, dropout).unwrap();
-        let gradient = Tensor::run_backward(&[(&context * &context).sum(Kind::Float)], &[&all], false, false);
-        (context, gradient[0].shallow_clone())
+        let packing = Rows::Packed { starts: &starts, width: 280 };
+        [(&all, ALIKE), (&packed, packing)].map(|(heads, rows)| {
+            let context = attention(Heads::Together(heads), rows, 2, dropout).unwrap();
+            let gradient =
+                Tensor::run_backward(&[(&context * &context).sum(Kind::Float)], &[&all], false, false);
+            (context, gradient[0].shallow_clone())
+        })
     };
     let both = (on(1), on(4));
     tch::set_num_threads(before);

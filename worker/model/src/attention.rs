@@ -19,9 +19,14 @@ pub(crate) fn attend(of: Heads<'_>, heads: i64, inputs: &Inputs, noise: Option<(
     if device == Device::Cpu && (kind == Kind::Float || drops.is_some()) {
         return on_cpu(of, heads, inputs, drops).to_kind(format);
     }
+    by_libtorch(of, heads, inputs, drops)
+}
+
+/// By libtorch's kernels, which want rows of one length.
+fn by_libtorch(of: Heads<'_>, heads: i64, inputs: &Inputs, drops: Option<(&Noise, Dropout)>) -> Tensor {
     let [query, key, value] = split(of, heads, inputs);
     // Rounded to a half, padding's number becomes minus infinity; every row has a token that is none.
-    let bias = inputs.attention_bias.as_ref().map(|bias| bias.to_kind(kind));
+    let bias = inputs.attention_bias.as_ref().map(|bias| bias.to_kind(query.kind()));
     let rate = drops.map_or(0.0, |(noise, rates)| {
         noise.seed_device();
         rates.attention
@@ -66,5 +71,46 @@ fn split(of: Heads<'_>, heads: i64, inputs: &Inputs) -> [Tensor; 3] {
             let size = x.size();
             x.view([size[0], size[1], heads, size[2] / heads]).transpose(1, 2)
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTHS: [i64; 3] = [3, 16, 9];
+
+    fn inputs() -> Inputs {
+        let ids = [1; 3 * 16];
+        Inputs::new(&LENGTHS, &ids, &ids, &[true; 3 * 16], Device::Cpu).packed()
+    }
+
+    /// Context and gradient of queries, keys and values together, or apart.
+    fn results(all: &Tensor, apart: bool, run: impl Fn(Heads<'_>) -> Tensor) -> [Tensor; 2] {
+        let all = all.copy().set_requires_grad(true);
+        let three = all.chunk(3, -1);
+        let context =
+            run(if apart { Heads::Apart([&three[0], &three[1], &three[2]]) } else { Heads::Together(&all) });
+        let sum = (&context * &context).sum(Kind::Float);
+        let gradient = Tensor::run_backward(&[sum], &[&all], false, false);
+        [context.detach(), gradient[0].shallow_clone()]
+    }
+
+    #[test]
+    fn libtorchs_kernel_gives_packed_rows_what_ours_does() {
+        let inputs = inputs();
+        tch::manual_seed(1);
+        let all = Tensor::randn([1, LENGTHS.iter().sum(), 3 * 24], (Kind::Float, Device::Cpu));
+        for apart in [false, true] {
+            let ours = results(&all, apart, |heads| on_cpu(heads, 2, &inputs, None));
+            for (kind, allowed) in [(Kind::Float, 1e-5), (Kind::BFloat16, 0.05)] {
+                let theirs = results(&all.to_kind(kind), apart, |heads| by_libtorch(heads, 2, &inputs, None));
+                for (ours, theirs) in ours.iter().zip(&theirs) {
+                    assert_eq!((theirs.kind(), theirs.size()), (kind, ours.size()));
+                    let difference = (ours - theirs).abs().max().double_value(&[]);
+                    assert!(difference < allowed, "{kind:?}, apart: {apart}: {difference}");
+                }
+            }
+        }
     }
 }

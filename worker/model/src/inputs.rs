@@ -19,6 +19,7 @@ pub struct Inputs {
     /// Added to attention scores, `[B, 1, 1, T]`: 0 at tokens, a large negative number at padding. Absent
     /// when nothing is padded.
     pub attention_bias: Option<Tensor>,
+    lengths: Vec<i64>,
     packing: Option<Packing>,
 }
 
@@ -64,16 +65,16 @@ impl Inputs {
             allowed: shaped(Tensor::from_slice(allowed)),
             valid,
             attention_bias,
+            lengths: lengths.to_vec(),
             packing: None,
         }
     }
 
-    /// Lets the encoder's layers pass over padding, where there is some, unless the device [computes it anyhow](computes_padding). `lengths` are those that
-    /// this was built with. What the head gives for padding is then what it gives for a hidden state of zeros.
+    /// Lets the encoder's layers pass over padding, where there is some, unless the device [computes it anyhow](computes_padding). What the head gives for padding is then what it gives for a hidden state of zeros.
     #[must_use]
-    pub fn packed(mut self, lengths: &[i64]) -> Self {
+    pub fn packed(mut self) -> Self {
         if !computes_padding(self.input_ids.device()) && self.attention_bias.is_some() {
-            self.packing = Some(Packing::new(lengths, self.width()));
+            self.packing = Some(Packing::new(&self.lengths, self.width()));
         }
         self
     }
@@ -104,7 +105,8 @@ impl Inputs {
     }
 }
 
-/// Whether layers on this device compute the padding of [packed](Inputs::packed) batches, too.
+/// Whether layers on this device compute the padding of [packed](Inputs::packed) batches, too. On a CPU only attention does, where it is
+/// libtorch's: in 16-bit formats that the processor multiplies, without dropout.
 pub fn computes_padding(device: Device) -> bool {
     device != Device::Cpu
 }

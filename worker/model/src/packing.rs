@@ -1,8 +1,8 @@
 //! Batches without their padding.
 //!
 //! Between embeddings and head nothing but attention looks at more than one token. So the layers compute the tokens of all
-//! sequences as one long row, and attention is told where each begins. What is padded costs nothing, and no number of what is
-//! not depends on it.
+//! sequences as one long row, and attention is told where each begins. MobileBERT's embeddings, which look at a token's neighbours,
+//! are computed before.
 
 use tch::{Device, Tensor};
 
@@ -53,7 +53,7 @@ impl Packing {
     pub(crate) fn unpack(&self, packed: &Tensor) -> Tensor {
         let (rows, size) = (self.lengths.len() as i64, packed.size()[2]);
         Tensor::zeros([rows * self.width, size], (packed.kind(), Device::Cpu))
-            .index_copy(0, &self.places, &packed.squeeze_dim(0))
+            .index_copy_(0, &self.places, &packed.squeeze_dim(0))
             .view([rows, self.width, size])
     }
 }

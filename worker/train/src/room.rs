@@ -18,7 +18,7 @@ use crate::memory::{Shape, about_to_compute, attempt};
 /// What a rank has found out about how much can be computed at once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Room {
-    /// Tokens, padding included; `None` until memory has run out.
+    /// Tokens, padding included, though a CPU computes less where there is some; `None` until memory has run out.
     most: Option<usize>,
 }
 

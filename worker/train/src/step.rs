@@ -382,7 +382,7 @@ pub(crate) fn next(
 pub fn micro_batch(batch: &squad_data::Batch, device: Device) -> MicroBatch {
     let squad_data::Batch { lengths, input_ids, token_type_ids, allowed, .. } = batch;
     MicroBatch {
-        inputs: Inputs::new(lengths, input_ids, token_type_ids, allowed, device).packed(lengths),
+        inputs: Inputs::new(lengths, input_ids, token_type_ids, allowed, device).packed(),
         targets: Targets::new(&batch.starts, &batch.ends, &batch.impossible, device),
     }
 }

@@ -167,7 +167,7 @@ fn another_run_is_refused_by_field() {
     let mut ungrouped = began.clone();
     ungrouped.data.group_by_length = false;
     let error = refusal(&ungrouped).to_string();
-    assert!(error.contains("data.group_by_length was null and is now false"), "{error}");
+    assert!(error.contains("data.group_by_length was true and is now false"), "{error}");
     let mut other_data = began.clone();
     other_data.data.train = began.data.dev.clone();
     let error = refusal(&other_data).to_string();

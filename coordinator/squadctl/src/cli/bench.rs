@@ -31,10 +31,10 @@ Examples:
     /// Measure how fast steps of training are on this machine
     ///
     /// Takes real steps (forward, backward, update) of one worker, on random weights: a model of the zoo needs no files.
-    /// FLOP/s count the matrix products of the forward and the backward pass over all tokens, padding included; their
-    /// share is of what products of large square matrices reach in the same process. Phases are as the computing thread
-    /// sees them: on a GPU it waits most of the time, whatever the GPU does. With --lengths windows are as long as those of
-    /// a question file, and go into batches as in training; otherwise all have --seq tokens.
+    /// FLOP/s count the matrix products of the forward and the backward pass over the tokens that layers compute, padding
+    /// on a GPU included; their share is of what products of large square matrices reach in the same process. Phases are
+    /// as the computing thread sees them: on a GPU it waits most of the time, whatever the GPU does. With --lengths windows
+    /// are as long as those of a question file, and go into batches as in training; otherwise all have --seq tokens.
     #[command(
         verbatim_doc_comment,
         after_help = "\

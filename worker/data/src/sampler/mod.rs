@@ -3,8 +3,8 @@
 //! Every epoch is a fresh permutation of all examples. To waste little padding, unless told not to, examples of like length are
 //! brought together (in the spirit of transformers' `LengthGroupedSampler`): blocks of some steps of the
 //! permutation are sorted by length and cut into steps, whose order is shuffled again so that training does
-//! not see lengths in order. All micro-batches of one step have alike lengths, so ranks that compute different
-//! ones finish together. A micro-batch has a fixed number of examples (`fixed`) or as many as a budget of
+//! not see lengths in order. All micro-batches of one grouped step have alike lengths, so ranks that compute
+//! different ones finish together. A micro-batch has a fixed number of examples (`fixed`) or as many as a budget of
 //! padded tokens has room for (`budget`).
 
 mod budget;

@@ -37,7 +37,7 @@ pub(crate) fn loss(
     targets: &Targets,
     form: LossForm,
 ) -> Loss {
-    debug_assert!(form == LossForm::Masked || inputs.packing().is_none(), "padding competes");
+    assert!(form == LossForm::Masked || inputs.packing().is_none(), "padding competes");
     let (start, end) = logits(stage, hidden);
     let log_probability = |logits: &Tensor, gold: &Tensor| {
         let all = match form {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use squad_data::Cursor;
 use squad_model::Network;
 use squad_proto::JobSpec;
+use squad_proto::spec::{Data, Train};
 
 use crate::log::Sums;
 use crate::loss_scale::LossScale;
@@ -56,12 +57,7 @@ pub fn identity(spec: &JobSpec, network: &Network, set: &TrainSet) -> Map<String
     run.insert("train.steps (from epochs, or given)".into(), json!(steps));
     run.insert("train.warmup_steps (from warmup_ratio, or given)".into(), json!(warmup(spec, steps)));
     run.insert("train.accumulate x resources.workers".into(), json!(spec.micro_batches_per_step()));
-    let data_free = match spec.data.group_by_length {
-        // Runs that were begun before there was the choice.
-        true => &["train", "dev", "group_by_length"][..],
-        false => &["train", "dev"],
-    };
-    let sections = [("train", json!(spec.train), FREE), ("data", json!(spec.data), data_free)];
+    let sections = [("train", json!(spec.train), FREE), ("data", json!(spec.data), &["train", "dev"][..])];
     for (section, fields, free) in sections {
         for (name, value) in fields.as_object().into_iter().flatten() {
             if !free.contains(&name.as_str()) {
@@ -80,11 +76,22 @@ fn warmup(spec: &JobSpec, steps: u64) -> u64 {
 
 /// The first field in which a run that is to be gone on with is not the one that was begun, as a sentence.
 pub fn difference(began: &Map<String, Value>, now: &Map<String, Value>) -> Option<String> {
-    let nothing = Value::Null;
     now.keys().chain(began.keys()).find_map(|field| {
-        let (then, now) = (began.get(field).unwrap_or(&nothing), now.get(field).unwrap_or(&nothing));
+        // A run that was begun before there was the field is what the field's default says.
+        let value = |run: &Map<String, Value>| run.get(field).cloned().unwrap_or_else(|| default_of(field));
+        let (then, now) = (value(began), value(now));
         (then != now).then(|| format!("{field} was {then} and is now {now}"))
     })
+}
+
+/// What a spec has where it says nothing of `train.…` or `data.…`.
+fn default_of(field: &str) -> Value {
+    let (section, name) = field.split_once('.').unwrap_or_default();
+    match section {
+        "train" => json!(Train::default())[name].take(),
+        "data" => json!(Data::default())[name].take(),
+        _ => Value::Null,
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +110,12 @@ mod tests {
             difference(&map(json!({"train.seed": 1, "x": 2})), &fewer).unwrap(),
             "x was 2 and is now null"
         );
+        // Of before there was the field.
+        let ungrouped = map(json!({"train.seed": 1, "data.group_by_length": false}));
+        let sentence = "data.group_by_length was true and is now false";
+        assert_eq!(difference(&fewer, &ungrouped).unwrap(), sentence);
+        let grouped = map(json!({"train.seed": 1, "data.group_by_length": true}));
+        assert_eq!(difference(&fewer, &grouped), None);
     }
 
     #[test]

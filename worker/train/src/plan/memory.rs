@@ -11,10 +11,11 @@
 //! | with dropout: two masks of hidden states, a byte each | 2 N C bytes |
 //! | on a CPU: each query's largest score and its sum, in 32 bits | 8 N A bytes |
 //! | with dropout of attention on a CPU: a bit for each weight | B A T T / 8 bytes |
-//! | the same in a 16-bit format that the processor multiplies: attention's four in 32 bits, its result also in 16 | 10 N C bytes |
+//! | in a 16-bit format that the processor multiplies, without dropout of attention: its result padded, too | 2 N C bytes |
+//! | the same with dropout of attention: attention's four in 32 bits, its result also in 16 | 10 N C bytes |
 //! | with products of 16-bit numbers in 32 bits: copies of what they read; attention's four | 4 (3 N C + N F); 2 (4 N C) bytes |
 //!
-//! N = B T tokens in B windows, C wide, F in the feed-forward network, A heads. Elements have 4 bytes, or 2 in a 16-bit
+//! N = B T tokens (on a CPU so many at most) in B windows, C wide, F in the feed-forward network, A heads. Elements have 4 bytes, or 2 in a 16-bit
 //! format. A frozen stage keeps nothing. With `recompute` only what lies between stages is kept, N C each, and one
 //! stage's activations are there at a time.
 //!
@@ -168,6 +169,9 @@ impl Load<'_> {
         if !self.gpu {
             kept += 8 * queries;
         }
+        if self.dropout.attention == 0.0 && !self.gpu && element == 2 && !self.converts {
+            kept += tokens * attended / 2;
+        }
         if self.dropout.attention > 0.0 && !self.gpu {
             kept += queries * 8 * length.div_ceil(64);
             kept += if element == 2 && !self.converts { 5 * tokens * attended / 2 } else { 0 };
@@ -195,7 +199,8 @@ impl Load<'_> {
     /// The head's, which computes in 32 bits.
     fn head(&self, tokens: u64) -> Stage {
         let wide = 4 * self.config.hidden_size as u64;
-        let copy = if self.precision == Precision::Float32 { 0 } else { wide };
+        // A CPU's layers give tokens without padding, from which the head makes a padded batch.
+        let copy = if self.precision == Precision::Float32 && self.gpu { 0 } else { wide };
         let (kept, working) = match self.head {
             // Logits, masked, and their logarithms, of start and end.
             HeadKind::Span => (24, wide),
@@ -238,9 +243,9 @@ mod tests {
         assert_eq!((plain.weights, plain.moments), (4 * parameters, 8 * parameters));
         assert_eq!((plain.gradients, plain.mapped), (4 * (parameters + 8), 500));
         assert_eq!((plain.shadow_weights, plain.checkpoint_copy), (0, 12 * parameters));
-        // Of a token: 16 times the width in each layer and two floats for each of 12 heads, the embeddings' sum and result, six
-        // floats of the head.
-        let token = 4 * (12 * (16 * 768 + 2 * 12) + 2 * 768 + 6);
+        // Of a token: 16 times the width in each layer and two floats for each of 12 heads, the embeddings' sum and result, what
+        // the head reads, and six floats of it.
+        let token = 4 * (12 * (16 * 768 + 2 * 12) + 3 * 768 + 6);
         assert_eq!(plain.activations, 8 * 384 * token);
         assert_eq!(plain.first_worker, plain.worker + plain.checkpoint_copy);
         assert_eq!(plain.activations + plain.working, plain.without_recompute);
@@ -261,18 +266,22 @@ mod tests {
         let both = memory(|load| (load.precision, load.converts) = (Precision::BFloat16, true));
         // Of a token and layer: copies of what four products read, and of what attention reads and gives.
         let copies = 12 * 8 * 384 * (4 * (3 * 768 + 3072) + 2 * 4 * 768) + 12 * 4 * 12 * 768 * 768;
-        assert_eq!(both.activations - half.activations, copies);
+        // Where the processor multiplies them, attention's result is there padded, too.
+        let padded = 12 * 8 * 384 * 2 * 768;
+        assert_eq!(both.activations + padded - half.activations, copies);
 
         let rates = Dropout { hidden: 0.1, attention: 0.1, classifier: 0.1 };
         let drops = memory(|load| load.dropout = rates);
         let queries = 12 * 8 * 12 * 384;
         assert!(drops.activations > plain.activations + queries * 384 / 8);
         let on_gpu = memory(|load| (load.dropout, load.gpu) = (rates, true));
-        assert_eq!(drops.activations - on_gpu.activations, queries * (384 / 8 + 8));
+        // The bits, the sums, and the head's copy of what it reads.
+        let more = queries * (384 / 8 + 8) + 8 * 384 * 4 * 768;
+        assert_eq!(drops.activations - on_gpu.activations, more);
         let native =
             |rates| memory(|load| (load.dropout, load.precision) = (rates, Precision::BFloat16)).activations;
         let hidden = Dropout { attention: 0.0, ..rates };
-        assert_eq!(native(rates) - native(hidden), queries * 384 / 8 + 12 * 8 * 384 * 10 * 768);
+        assert_eq!(native(rates) - native(hidden), queries * 384 / 8 + 12 * 8 * 384 * (10 - 2) * 768);
 
         let frozen = memory(|load| load.first_trainable = 13);
         assert_eq!(frozen.gradients, 4 * (2 * 768 + 2 + 8));

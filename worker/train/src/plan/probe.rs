@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use squad_data::sampler::share;
 use squad_data::{Features, Sampler};
 use squad_model::Network;
 use squad_model::inputs::computes_padding;
@@ -16,7 +17,7 @@ use crate::prepare::{TrainSet, batch_size};
 /// Steps that are timed.
 const TIMED: usize = 6;
 
-/// The first takes the longest windows, so that memory is at its peak, and does not count. Fixed: it is no wait.
+/// The first has the most tokens, so that memory is at its peak, and does not count. Fixed: it is no wait.
 const LIMITS: Limits = Limits { warm_up: 1, least: 2, seconds: 60.0, prefetch: true };
 
 /// Windows of an epoch where the real ones are not at hand.
@@ -45,6 +46,7 @@ impl Probe<'_> {
         let micro_batches = self.spec.micro_batches_per_step().div_ceil(self.workers as usize);
         let mut spec = self.spec.clone();
         (spec.resources.workers, spec.train.accumulate) = (1, micro_batches as u32);
+        let real = features.is_some();
         let features = match features {
             Some(features) => features,
             None => {
@@ -57,7 +59,8 @@ impl Probe<'_> {
         let sampler = Sampler::new(&lengths, batch_size(&spec), micro_batches, spec.train.shuffle_seed)?;
         let set = TrainSet { features, sampler };
         let padded_to = computes_padding(network.device()).then_some(spec.data.pad_to_multiple as usize);
-        let (steps, mean) = choose(&set, padded_to);
+        let (steps, own_mean) = choose(&set, padded_to);
+        let mean = if real { self.mean_of_slowest(&set.features, padded_to)? } else { own_mean };
         let timed = measure(&spec, network, (&set, self.pad_id), steps, LIMITS)?;
         let sum = |of: fn(&crate::measure::Measured) -> f64| timed.iter().map(of).sum::<f64>();
         let step_seconds = sum(|step| step.seconds) * mean / sum(|step| step.computed_tokens as f64).max(1.0);
@@ -80,23 +83,43 @@ impl Probe<'_> {
             peak_rss_bytes: peak_rss_bytes(),
         })
     }
+
+    /// Tokens that the worker with the most of them computes in a step, on average: the others wait for it.
+    fn mean_of_slowest(&self, features: &Features, padded_to: Option<usize>) -> Result<f64, TrainError> {
+        let spec = self.spec;
+        let (per_step, seed) = (spec.micro_batches_per_step(), spec.train.shuffle_seed);
+        let sampler = Sampler::new(&features.lengths(), batch_size(spec), per_step, seed)?;
+        let steps = sampler.steps_per_epoch();
+        let slowest = |step: usize| {
+            let micro_batches = sampler.step(step).micro_batches;
+            let of_rank = |rank: usize| {
+                share(micro_batches.len(), rank, self.workers as usize)
+                    .map(|number| computed(features, &micro_batches[number], padded_to))
+                    .sum::<usize>()
+            };
+            (0..self.workers as usize).map(of_rank).max().unwrap_or(0)
+        };
+        Ok((0..steps).map(slowest).sum::<usize>() as f64 / steps as f64)
+    }
 }
 
-/// Steps to take: the one with most tokens, then some that stand for all; and the mean of all steps' tokens. Padding to the multiple counts
-/// where it is computed.
+/// Tokens of a micro-batch. Padding to the multiple counts where it is computed.
+fn computed(features: &Features, windows: &[usize], padded_to: Option<usize>) -> usize {
+    let lengths = windows.iter().map(|window| features.length(*window));
+    match padded_to {
+        Some(multiple) => windows.len() * lengths.max().unwrap_or(0).next_multiple_of(multiple.max(1)),
+        None => lengths.sum(),
+    }
+}
+
+/// Steps to take: the one with most tokens, then some that stand for all; and the mean of all steps' tokens.
 fn choose(set: &TrainSet, padded_to: Option<usize>) -> (Vec<u64>, f64) {
     let mut steps: Vec<(usize, u64)> = (0..set.sampler.steps_per_epoch())
         .map(|step| {
-            let computed = |windows: &Vec<usize>| {
-                let lengths = windows.iter().map(|window| set.features.length(*window));
-                match padded_to {
-                    Some(multiple) => {
-                        windows.len() * lengths.max().unwrap_or(0).next_multiple_of(multiple.max(1))
-                    }
-                    None => lengths.sum(),
-                }
-            };
-            (set.sampler.step(step).micro_batches.iter().map(computed).sum(), step as u64 + 1)
+            let micro_batches = set.sampler.step(step).micro_batches;
+            let tokens =
+                micro_batches.iter().map(|windows| computed(&set.features, windows, padded_to)).sum();
+            (tokens, step as u64 + 1)
         })
         .collect();
     let mean = steps.iter().map(|(tokens, _)| *tokens as f64).sum::<f64>() / steps.len().max(1) as f64;
