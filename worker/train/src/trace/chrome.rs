@@ -48,11 +48,12 @@ fn document(ranks: &[RankEvents]) -> (Value, String) {
             );
         }
         for event in events {
-            let begun = clock.to_first(event.begun) - zero;
+            // Both on the first rank's clock: by a clock that drifts, what ends together would not.
+            let [begun, ended] = [event.begun, event.ended].map(|time| (clock.to_first(time) - zero).round());
             all.push(json!({
                 "ph": "X", "name": event.activity.name(), "cat": category(event.activity),
                 "pid": rank, "tid": number(event.track), "ts": microseconds(begun),
-                "dur": microseconds((event.ended - event.begun) as f64), "args": {"step": event.step},
+                "dur": microseconds(ended - begun), "args": {"step": event.step},
             }));
         }
     }
@@ -145,5 +146,21 @@ mod tests {
         assert_eq!(file["otherData"]["first_step"], 2);
         assert_eq!(file["otherData"]["clock_error_us"], json!([2.0, 2.0]));
         assert!(what.contains("steps 2 to 2") && what.contains("within 2 us"), "{what}");
+    }
+
+    #[test]
+    fn what_ends_together_does_so_on_a_clock_that_drifts() {
+        let mut drifting = rank(0, 1);
+        // A tenth faster.
+        drifting.after = vec![Reading { before: 1_100_000, after: 1_102_000 }];
+        let optimizer = Event { activity: Activity::Optimizer, begun: 80_001, ..drifting.events[1] };
+        drifting.events.push(optimizer);
+        let (file, _) = document(&[rank(0, 1), drifting]);
+        let ended = |name: &str| {
+            let events = file["traceEvents"].as_array().unwrap();
+            let event = events.iter().rfind(|e| e["pid"] == 1 && e["name"] == name).unwrap();
+            event["ts"].as_f64().unwrap() + event["dur"].as_f64().unwrap()
+        };
+        assert!((ended("optimizer") - ended("step")).abs() < 1e-6, "{file}");
     }
 }
