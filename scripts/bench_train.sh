@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Times fine-tuning beside a Hugging Face program, in turn, one process each with the same threads: MiniLM, batches of 8
 # windows of up to 384 tokens, 32-bit floats. Prints Markdown tables: examples a second padded to the maximum (dropout 0 and
-# 0.1; on a CPU ours passes over the padding) and on real lengths (ours as shipped, and in a plain random order; theirs as shipped, and at its best), peak memory with and without recomputed
-# activations, and the time from the start of the process to the beginning and the end of the first step. Rates are medians of the rounds.
+# 0.1; on a CPU ours passes over the padding) and on real lengths (ours as shipped, and in a plain random order; theirs as
+# shipped, and at its best), peak memory with and without recomputed activations, and the time from the start of the process to
+# the beginning and the end of the first step. Rates are medians of the rounds.
 #
 # Usage: scripts/bench_train.sh PEERS [WORK]
 #   PEERS    the folder of hf_squad.py, a Hugging Face fine-tuning program
 #   WORK     where its set-up made venv/, minilm/ and squad/ (default: peers-work)
 # In the environment PLOT names a file to draw the same in, as SVG; ROUNDS (2), STEPS (20, padded) and LENGTHS (60, of real
 # lengths) change how much is measured, PROGRAMS where squadctl and squad-worker are (target/release: build them with
-# `cargo build --release --bins` first). With AVX-512
-# theirs is measured with and without its --mkl-avx512, with bfloat16 products both are measured in that format, too.
+# `cargo build --release --bins` first). With AVX-512, or TUNED=1, theirs is measured with and without its --mkl-avx512 (without
+# AVX-512 that has MKL take its AVX2 kernels, as ours does); with bfloat16 products both are measured in that format, too.
 # About 20 minutes on two cores without AVX-512.
 set -euo pipefail
 peers=$(cd "${1:?usage: bench_train.sh PEERS [WORK]}" && pwd)
@@ -30,7 +31,7 @@ peers, work, folder = map(pathlib.Path, sys.argv[1:])
 programs = pathlib.Path(os.environ["PROGRAMS"])
 rounds, steps, lengths = (int(os.environ[name]) for name in ("ROUNDS", "STEPS", "LENGTHS"))
 flags = pathlib.Path("/proc/cpuinfo").read_text()
-avx512, bf16 = "avx512f" in flags, "avx512_bf16" in flags
+tuned, bf16 = "avx512f" in flags or "TUNED" in os.environ, "avx512_bf16" in flags
 BATCH, SKIPPED = 8, 3
 
 
@@ -95,10 +96,10 @@ kinds = {}
 for dropout in (0, 0.1):
     kinds[f"ours, padded, dropout {dropout}"] = lambda name, d=dropout: ours(name, steps, 384, d, cold)
     kinds[f"theirs, padded, dropout {dropout}"] = lambda name, d=dropout: theirs(name, steps, "max", d)
-    if avx512:
-        kinds[f"theirs, padded, dropout {dropout}, AVX-512"] = lambda name, d=dropout: theirs(name, steps, "max", d, "--mkl-avx512")
+    if tuned:
+        kinds[f"theirs, padded, dropout {dropout}, --mkl-avx512"] = lambda name, d=dropout: theirs(name, steps, "max", d, "--mkl-avx512")
     kinds[f"ours, padded, dropout {dropout}, recompute"] = lambda name, d=dropout: ours(name, steps, 384, d, warm, recompute=True)
-best = ["--group-by-length"] + ["--mkl-avx512"] * avx512
+best = ["--group-by-length"] + ["--mkl-avx512"] * tuned
 kinds["ours, real lengths, dropout 0.1"] = lambda name: ours(name, lengths, 8, 0.1, warm)
 kinds["ours, real lengths, dropout 0.1, not grouped"] = lambda name: ours(name, lengths, 8, 0.1, warm, grouped=False)
 kinds["theirs, real lengths, dropout 0.1, as shipped (padded)"] = lambda name: theirs(name, lengths, "max", 0.1)
@@ -125,7 +126,7 @@ for name, all in found.items():
 print("\n| ours against theirs | examples/s | least | memory | first step begun | and done |")
 print("|---|---|---|---|---|---|")
 for name in (name for name in kinds if name.startswith("theirs")):
-    case = name.removeprefix("theirs, ").removesuffix(", AVX-512").removesuffix(", as shipped (padded)").removesuffix(", at its best")
+    case = name.removeprefix("theirs, ").removesuffix(", --mkl-avx512").removesuffix(", as shipped (padded)").removesuffix(", at its best")
     pairs = list(zip(found["ours, " + case], found[name]))
     ratio = lambda key: [a[key] / b[key] for a, b in pairs]
     print(f"| {name} | {statistics.median(ratio('rate')):.2f} | {min(ratio('rate')):.2f} "

@@ -38,7 +38,8 @@ pub struct StepBench {
     /// Share of the tokens that is padding.
     pub padding: f64,
     /// Floating-point operations a second: matrix products of the forward and the backward pass over the tokens that layers
-    /// compute, of which padding is one on a GPU and none on a CPU, with keys for their mean length. What `recompute` computes again does not count.
+    /// compute, of which padding is one on a GPU and none on a CPU, with keys for their mean length. What `recompute`
+    /// computes again does not count.
     pub flops_per_second: f64,
     /// The best that products of large square matrices reached in this process, in the same number format.
     pub matrix_flops_per_second: f64,

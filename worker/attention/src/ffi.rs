@@ -266,7 +266,8 @@ impl Call {
 }
 
 /// # Safety
-/// The call is as `node.cpp` makes it: tensors of its shape, rows that begin where it has checked that they may, and nobody else has the output, the sums, the bits and the scratch.
+/// The call is as `node.cpp` makes it: tensors of its shape, rows that begin where it has checked that they may, and nobody else has
+/// the output, the sums, the bits and the scratch.
 unsafe extern "C" fn forward(call: *const Call) {
     // SAFETY: the caller's.
     unsafe {

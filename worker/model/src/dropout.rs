@@ -69,27 +69,21 @@ impl Noise {
         kept
     }
 
-    /// Fills `mask` with whether elements stay. Each row's part follows from the row's number in its batch, so that it is the same alone,
-    /// and, from the first token on, whatever is padded.
+    /// Fills `mask` with whether elements stay. Each row's part follows from the row's number in its batch, so that it is the same
+    /// alone and, from the first token on, whatever is padded.
     fn fill(&self, mask: &mut [bool], (seed, rate): (u64, f64), rows: usize, packing: Option<&Packing>) {
-        let begin = |row: usize| mix(&[seed, (self.first_row + row) as u64]);
-        match packing {
-            None if mask.is_empty() => {}
-            None => {
-                let of_row = mask.len() / rows;
-                for (row, mask) in mask.chunks_exact_mut(of_row).enumerate() {
-                    fill_row(mask, begin(row), rate);
-                }
-            }
+        let elements: Vec<usize> = match packing {
+            None => vec![mask.len() / rows.max(1); rows],
             Some(packing) => {
                 let of_token = mask.len() / packing.lengths().iter().sum::<usize>().max(1);
-                let mut rest = mask;
-                for (row, tokens) in packing.lengths().iter().enumerate() {
-                    let (mask, behind) = rest.split_at_mut(tokens * of_token);
-                    fill_row(mask, begin(row), rate);
-                    rest = behind;
-                }
+                packing.lengths().iter().map(|tokens| tokens * of_token).collect()
             }
+        };
+        let mut rest = mask;
+        for (row, elements) in elements.into_iter().enumerate() {
+            let (mask, behind) = rest.split_at_mut(elements);
+            fill_row(mask, mix(&[seed, (self.first_row + row) as u64]), rate);
+            rest = behind;
         }
     }
 

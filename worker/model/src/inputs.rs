@@ -70,7 +70,8 @@ impl Inputs {
         }
     }
 
-    /// Lets the encoder's layers pass over padding, where there is some, unless the device [computes it anyhow](computes_padding). What the head gives for padding is then what it gives for a hidden state of zeros.
+    /// Lets the encoder's layers pass over padding, where there is some, unless the device [computes it anyhow](computes_padding).
+    /// What the head gives for padding is then what it gives for a hidden state of zeros.
     #[must_use]
     pub fn packed(mut self) -> Self {
         if !computes_padding(self.input_ids.device()) && self.attention_bias.is_some() {
@@ -86,12 +87,18 @@ impl Inputs {
 
     /// Of `[B, T, C]` what layers compute: the same, or `[1, N, C]` without padding.
     pub(crate) fn pack(&self, padded: Tensor) -> Tensor {
-        self.packing.as_ref().map_or(padded.shallow_clone(), |packing| packing.pack(&padded))
+        match &self.packing {
+            Some(packing) => packing.pack(&padded),
+            None => padded,
+        }
     }
 
     /// Of what layers computed `[B, T, C]`.
     pub(crate) fn unpack(&self, computed: Tensor) -> Tensor {
-        self.packing.as_ref().map_or(computed.shallow_clone(), |packing| packing.unpack(&computed))
+        match &self.packing {
+            Some(packing) => packing.unpack(&computed),
+            None => computed,
+        }
     }
 
     /// Number of examples, B.

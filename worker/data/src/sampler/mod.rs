@@ -49,8 +49,8 @@ pub struct Sampler {
 pub struct Step {
     /// Epoch, counted from 0.
     pub epoch: u64,
-    /// Feature indices, micro-batch by micro-batch. Under [`BatchSize::Examples`] and [`BatchSize::Ungrouped`] only an epoch's last step may
-    /// have fewer or shorter ones; under [`BatchSize::Tokens`] steps may differ by one micro-batch.
+    /// Feature indices, micro-batch by micro-batch. Under [`BatchSize::Examples`] and [`BatchSize::Ungrouped`] only an epoch's last
+    /// step may have fewer or shorter ones; under [`BatchSize::Tokens`] steps may differ by one micro-batch.
     pub micro_batches: Vec<Vec<usize>>,
     /// Number of examples in all micro-batches: the divisor of the step's loss.
     pub examples: usize,

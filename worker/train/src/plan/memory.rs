@@ -15,8 +15,8 @@
 //! | the same with dropout of attention: attention's four in 32 bits, its result also in 16 | 10 N C bytes |
 //! | with products of 16-bit numbers in 32 bits: copies of what they read; attention's four | 4 (3 N C + N F); 2 (4 N C) bytes |
 //!
-//! N = B T tokens (on a CPU so many at most) in B windows, C wide, F in the feed-forward network, A heads. Elements have 4 bytes, or 2 in a 16-bit
-//! format. A frozen stage keeps nothing. With `recompute` only what lies between stages is kept, N C each, and one
+//! N = B T tokens (on a CPU so many at most) in B windows, C wide, F in the feed-forward network, A heads. Elements have 4
+//! bytes, or 2 in a 16-bit format. A frozen stage keeps nothing. With `recompute` only what lies between stages is kept, N C each, and one
 //! stage's activations are there at a time.
 //!
 //! The peak is where most is there at once: at the head, at the uppermost layer, or at the embeddings, whose gradient is
